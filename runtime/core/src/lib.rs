@@ -1,0 +1,47 @@
+//! Gristmill's vocabulary and its rules, without any I/O.
+//!
+//! Everything here is a value or a pure function: no tokio, no store, no Wasm, and the time is always a parameter (the
+//! [`Clock`] that provides it is the one thing that looks outside). The queue and the host both speak these types and
+//! do not know each other.
+//!
+//! | module | noun |
+//! | --- | --- |
+//! | [`event`] | a CloudEvents 1.0 event, validated |
+//! | [`json`] | the CloudEvents JSON format, one event or a batch |
+//! | [`outcome`] | what became of one delivery |
+//! | [`retry`] | what the queue does with an outcome |
+//! | [`entry`] | an event in a queue: its id, state and history |
+//! | [`pattern`] | subscriptions |
+//! | [`name`] | names of queues and handlers |
+//! | [`time`], [`clock`] | instants, and who tells them |
+//! | [`units`] | durations and sizes as people write them |
+//!
+//! ```
+//! use gristmill_core::{json, pattern::{Pattern, Subscription}};
+//!
+//! let event = json::parse(br#"{"specversion": "1.0", "id": "1", "source": "/shop",
+//!                              "type": "com.acme.order.paid", "data": {"total": 12}}"#)?;
+//! let orders = Subscription { ty: Some(Pattern::new("com.acme.order.*")), ..Subscription::default() };
+//! assert!(orders.matches(&event));
+//! # Ok::<(), gristmill_core::event::EventError>(())
+//! ```
+
+pub mod clock;
+pub mod entry;
+pub mod event;
+pub mod json;
+pub mod name;
+pub mod outcome;
+pub mod pattern;
+pub mod retry;
+pub mod time;
+pub mod units;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use entry::{Attempt, EntryId, History, State};
+pub use event::{Event, EventError};
+pub use name::{HandlerName, NameError, QueueName};
+pub use outcome::{Outcome, OutcomeKind};
+pub use pattern::{Pattern, Subscription};
+pub use retry::{Backoff, Disposition, RetryPolicy};
+pub use time::{Monotonic, Timestamp};
