@@ -3,14 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::event::Event;
 
 /// A pattern over an attribute's value: `*` stands for any run of characters (also an empty one, also dots and
 /// slashes); everything else stands for itself, case included.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(Arc<str>);
 
 impl Pattern {

@@ -1,0 +1,136 @@
+//! Why a host cannot be made, and why a component is not loaded.
+
+use crate::provided;
+
+/// The interface that a handler exports.
+pub(crate) const HANDLER: &str = "gristmill:events/handler@0.1.0";
+/// The interface that needs an `emit` grant.
+pub(crate) const EMITTER: &str = "gristmill:events/emitter";
+
+/// Why there is no host. Nothing that trying again would mend.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// An option is out of its range.
+    #[error("{instances} instances are not possible: use 1 to {}", crate::options::MAX_INSTANCES)]
+    Instances {
+        /// What was asked for.
+        instances: u32,
+    },
+    /// The WebAssembly engine does not start: most likely the operating system refuses the address space.
+    #[error("cannot set up the WebAssembly engine")]
+    Engine(#[source] wasmtime::Error),
+    /// The thread that measures time slices cannot be started.
+    #[error("cannot start the thread that interrupts handlers")]
+    Ticker(#[source] std::io::Error),
+}
+
+/// Why a component is not loaded. Each message says what was found, what was expected and what to do; some have
+/// several lines. None names the file: only the caller knows it. Nothing that trying again would mend, except
+/// [`LoadError::Interrupted`].
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No bytes at all.
+    #[error("the file is empty; expected a WebAssembly component\nwas the build interrupted? build it again")]
+    Empty,
+    /// Something else than WebAssembly.
+    #[error("this is {found}, not a WebAssembly component\n{advice}")]
+    NotWasm {
+        /// What it looks like.
+        found: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A module without the component's layer around it.
+    #[error(
+        "this is a core WebAssembly module, not a component\n\
+         build it as a component: `cargo build --target wasm32-wasip2`, or wrap what there is: \
+         `wasm-tools component new module.wasm -o component.wasm`"
+    )]
+    CoreModule,
+    /// It begins as WebAssembly does, but cannot be read to its end.
+    #[error("the component is damaged: {reason}\nit was cut short or changed after it was built: copy or build it again")]
+    Damaged {
+        /// Where reading failed, and how.
+        reason: String,
+    },
+    /// The file is not the one that was pinned.
+    #[error("the digest is not the one that is pinned\n  pinned: {pinned}\n  actual: {actual}\nif the new file is wanted, pin its digest")]
+    DigestMismatch {
+        /// What was asked for.
+        pinned: String,
+        /// What the bytes have.
+        actual: String,
+    },
+    /// A component, but no handler.
+    #[error("the component does not export {HANDLER}\n{}\n{}", listed("it exports", exports), no_handler_advice(exports))]
+    NoHandler {
+        /// What it exports.
+        exports: Vec<String>,
+    },
+    /// It imports what nobody provides.
+    #[error("the component imports what this host does not provide:\n{}\nbuild it without {}", unknown_imports(imports), them(imports))]
+    UnknownImports {
+        /// Their names, as imported.
+        imports: Vec<String>,
+    },
+    /// It imports the emitter and may emit nothing.
+    #[error(
+        "the component imports {EMITTER}, but the handler has no grant to emit\n\
+         say which types of events it may emit, or build it without the emitter:\n\
+         \u{20}   grant = {{ emit = [\"com.example.*\"] }}"
+    )]
+    EmitNotGranted,
+    /// The name of an interface is right, its content is not.
+    #[error("an interface of the component is not what its name says: {reason}\nbuild it against the released WIT packages")]
+    Incompatible {
+        /// Which, and how.
+        reason: String,
+    },
+    /// It would not fit if it were alone.
+    #[error("one instance needs {memories} memories and {tables} tables, more than the {instances} instances of this host have\nraise the number of instances")]
+    TooLarge {
+        /// Linear memories of all its core instances.
+        memories: u32,
+        /// Tables of all its core instances.
+        tables: u32,
+        /// What the host was sized for.
+        instances: u32,
+    },
+    /// It is not valid, or uses what this engine cannot run.
+    #[error("the component does not compile: {reason}\nit was built for another engine or by a toolchain with a fault: build it again with a current one")]
+    DoesNotCompile {
+        /// The engine's words.
+        reason: String,
+    },
+    /// The process is shutting down.
+    #[error("loading was interrupted")]
+    Interrupted,
+}
+
+fn listed(title: &str, names: &[String]) -> String {
+    if names.is_empty() {
+        return format!("{title} nothing");
+    }
+    names.iter().fold(format!("{title}:"), |text, name| text + "\n  - " + name)
+}
+
+fn no_handler_advice(exports: &[String]) -> String {
+    let exports_any = |prefixes: &[&str]| exports.iter().any(|name| prefixes.iter().any(|p| name.starts_with(p)));
+    if exports_any(&["gristmill:events/handler@"]) {
+        "it was built against another version of gristmill:events: build it against 0.1.0".to_owned()
+    } else if exports_any(&["gristmill:events/batch-handler@", "wasi:cli/run@", "wasi:http/", "wasi:messaging/"]) {
+        format!("this version of Gristmill runs {HANDLER} only: implement the world `event-handler` of gristmill:events")
+    } else {
+        "implement the world `event-handler` of gristmill:events, in Rust with `#[gristmill_sdk::handler]`".to_owned()
+    }
+}
+
+fn unknown_imports(imports: &[String]) -> String {
+    let lines: Vec<_> =
+        imports.iter().map(|name| format!("  - {name} ({})", provided::alternatives(name))).collect();
+    lines.join("\n")
+}
+
+fn them(imports: &[String]) -> &'static str {
+    if imports.len() == 1 { "it" } else { "them" }
+}

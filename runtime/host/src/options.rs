@@ -1,0 +1,59 @@
+//! What can be set: of the host as a whole, and of one invocation.
+
+use std::time::Duration;
+
+use gristmill_core::Pattern;
+
+/// The most instances that one host can be sized for: each reserves 4 GiB of address space.
+pub const MAX_INSTANCES: u32 = 10_000;
+
+/// What a [`Host`](crate::Host) is sized for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostOptions {
+    /// How many instances may exist at once, 1 to [`MAX_INSTANCES`]; further calls wait. Each reserves address space,
+    /// not memory. Default: 64.
+    pub instances: u32,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self { instances: 64 }
+    }
+}
+
+/// What a component may do beyond computing. Default: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Types of events that it may emit.
+    pub emit: Vec<Pattern>,
+}
+
+/// What one invocation may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall-clock time, without waiting for a free instance. Default: 5 s.
+    pub timeout: Duration,
+    /// Bytes of all its memories and tables together. Default: 64 MiB.
+    pub memory: u64,
+    /// How many events it may emit. Default: 1,000.
+    pub max_emits: usize,
+    /// Bytes of all events that it emits. Default: 16 MiB.
+    pub max_emit_bytes: u64,
+    /// Bytes of all that it logs, stdout and stderr included; the rest is dropped. Default: 64 KiB.
+    pub max_log_bytes: u64,
+    /// Bytes of one event that it emits. Default: 1 MiB.
+    pub max_event_size: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            memory: 64 << 20,
+            max_emits: 1_000,
+            max_emit_bytes: 16 << 20,
+            max_log_bytes: 64 << 10,
+            max_event_size: 1 << 20,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! From what the engine reports to what became of the delivery.
+
+use std::time::Duration;
+
+use gristmill_core::Outcome;
+use gristmill_core::outcome::MAX_REASON_LEN;
+use gristmill_core::units::format_duration;
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use crate::backtrace;
+use crate::bindings::types::Verdict;
+use crate::memory::OverLimit;
+use crate::outbox::payload_bytes;
+
+/// The deadline has passed while the guest computed.
+#[derive(Debug, thiserror::Error)]
+#[error("the deadline has passed")]
+pub(crate) struct DeadlinePassed;
+
+/// Why an invocation has no verdict.
+pub(crate) enum Failure {
+    /// No instance could be made.
+    Instantiate(wasmtime::Error),
+    /// The guest, or something that it called, failed.
+    Call(wasmtime::Error),
+    /// The deadline passed while the guest waited in a host call.
+    Waited,
+}
+
+/// What the handler's answer means.
+pub(crate) fn of_verdict(verdict: Verdict) -> Outcome {
+    let millis = |after: u32| Duration::from_millis(after.into());
+    match verdict {
+        Verdict::Ack(result) => Outcome::Ack { result: result.map(payload_bytes) },
+        Verdict::Retry(failure) => Outcome::Retry { reason: cut(failure.reason), after: failure.after.map(millis) },
+        Verdict::Defer(deferral) => {
+            Outcome::Defer { reason: deferral.reason.map(cut), after: millis(deferral.after) }
+        }
+        Verdict::Reject(reason) => Outcome::Reject { reason: cut(reason) },
+    }
+}
+
+/// What a failure means. `timeout` is the limit that was given, `stderr` the end of what the guest wrote there.
+pub(crate) fn of_failure(failure: &Failure, timeout: Duration, stderr: &str) -> Outcome {
+    let error = match failure {
+        Failure::Waited => {
+            let reason = format!("{}; it was waiting in a host call", ran_longer(timeout));
+            return Outcome::Timeout { reason };
+        }
+        Failure::Instantiate(error) | Failure::Call(error) => error,
+    };
+    let trace = error.downcast_ref::<WasmBacktrace>().map(backtrace::render).unwrap_or_default();
+    if error.is::<DeadlinePassed>() {
+        return Outcome::Timeout { reason: cut(format!("{}{trace}", ran_longer(timeout))) };
+    }
+    if let Some(over) = error.downcast_ref::<OverLimit>() {
+        return Outcome::OutOfMemory { reason: cut(format!("{over}{trace}")) };
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Outcome::HostError { reason: format!("no free instance: {}", error.root_cause()) };
+    }
+    if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
+        let reason = format!("the handler called exit with status {status} instead of returning a verdict{trace}");
+        return Outcome::Trap { reason: cut(with_last_words(stderr, &reason)) };
+    }
+    let in_guest = error.is::<Trap>() || !trace.is_empty();
+    let reason = format!("{}{trace}", error.root_cause());
+    match failure {
+        Failure::Instantiate(_) if !in_guest => Outcome::HostError { reason: format!("cannot make an instance: {reason}") },
+        // What fails in a call without a trap is the guest's doing too: text that is not UTF-8, a list out of bounds.
+        _ => Outcome::Trap { reason: cut(with_last_words(stderr, &reason)) },
+    }
+}
+
+fn ran_longer(timeout: Duration) -> String {
+    format!("the handler ran longer than its time-out of {}", format_duration(timeout))
+}
+
+/// Puts what the guest said last, such as a panic's message, before `reason`.
+fn with_last_words(stderr: &str, reason: &str) -> String {
+    match last_words(stderr) {
+        Some(words) => format!("{words}\n{reason}"),
+        None => reason.to_owned(),
+    }
+}
+
+/// The panic message at the end of `stderr`, or else its last line.
+fn last_words(stderr: &str) -> Option<String> {
+    /// What Rust adds to every panic, and what would be no help here.
+    const NOTE: &str = "note: run with `RUST_BACKTRACE";
+    const PANICKED: &str = "panicked at ";
+    let Some(start) = stderr.rfind(PANICKED) else {
+        let last = stderr.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+        return Some(last.to_owned());
+    };
+    let mut lines = stderr.get(start..)?.lines().take_while(|line| !line.starts_with(NOTE));
+    let place = lines.next().unwrap_or_default().trim_end();
+    let message = lines.map(str::trim_end).collect::<Vec<_>>().join("\n");
+    Some(format!("{place} {message}").trim_end().to_owned())
+}
+
+/// Cuts a text to [`MAX_REASON_LEN`], between characters.
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_REASON_LEN {
+        text.truncate(text.floor_char_boundary(MAX_REASON_LEN));
+        text.shrink_to_fit();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_the_panic_message() {
+        let rust = "loading\n\nthread '<unnamed>' (1) panicked at src/lib.rs:7:9:\nindex out of bounds\nlen is 3\n\
+                    note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+        assert_eq!(last_words(rust).unwrap(), "panicked at src/lib.rs:7:9: index out of bounds\nlen is 3");
+        assert_eq!(last_words("Traceback:\n  x\nValueError: no\n\n").unwrap(), "ValueError: no");
+        assert_eq!(last_words(" \n"), None);
+        assert_eq!(last_words("panicked at "), Some("panicked at".to_owned()));
+    }
+
+    #[test]
+    fn reasons_are_cut() {
+        let Outcome::Reject { reason } = of_verdict(Verdict::Reject("ä".repeat(5_000))) else { panic!("a reject") };
+        assert_eq!(reason.len(), MAX_REASON_LEN);
+    }
+}

@@ -1,0 +1,91 @@
+//! Entry ids: the store's salt, a dash, and the entry's queue, priority and number, in Crockford's base 32.
+//!
+//! The id names the entry's first ready key, so that an entry needs no index while it is there.
+
+use gristmill_core::EntryId;
+
+use super::keys::QueueId;
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const SALT_DIGITS: u32 = 6;
+/// Salts fit into their digits.
+pub(crate) const SALT_MASK: u32 = (1 << (5 * SALT_DIGITS)) - 1;
+
+/// What an entry's id says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EntryKey {
+    pub(crate) queue: QueueId,
+    /// The priority that it was published with.
+    pub(crate) priority: u8,
+    pub(crate) number: u64,
+}
+
+impl EntryKey {
+    /// The id in the store with this salt.
+    pub(crate) fn id(self, salt: u32) -> Option<EntryId> {
+        let packed = u128::from(self.number) << 40 | u128::from(self.queue) << 8 | u128::from(self.priority);
+        let mut text = String::with_capacity(24);
+        push_digits(&mut text, u128::from(salt & SALT_MASK), SALT_DIGITS);
+        text.push('-');
+        push_digits(&mut text, packed, (128 - packed.leading_zeros()).div_ceil(5).max(1));
+        EntryId::new(&text).ok()
+    }
+
+    /// What `id` says, if the store with this salt issued it.
+    pub(crate) fn parse(id: &EntryId, salt: u32) -> Option<Self> {
+        let (prefix, rest) = id.as_str().split_once('-')?;
+        if value(prefix)? != u128::from(salt & SALT_MASK) || prefix.len() != SALT_DIGITS as usize {
+            return None;
+        }
+        let packed = value(rest)?;
+        let key = Self {
+            queue: u32::try_from(packed >> 8 & u128::from(u32::MAX)).ok()?,
+            priority: u8::try_from(packed & 0xff).ok()?,
+            number: u64::try_from(packed >> 40).ok()?,
+        };
+        // One entry, one id: no leading zeros.
+        (key.id(salt).as_ref() == Some(id)).then_some(key)
+    }
+}
+
+fn push_digits(text: &mut String, value: u128, digits: u32) {
+    for digit in (0..digits).rev() {
+        let index = (value >> (5 * digit) & 31) as usize;
+        text.push(ALPHABET.get(index).copied().unwrap_or(b'0') as char);
+    }
+}
+
+fn value(text: &str) -> Option<u128> {
+    if text.is_empty() || text.len() > 21 {
+        return None;
+    }
+    text.bytes().try_fold(0u128, |value, byte| {
+        let digit = ALPHABET.iter().position(|&letter| letter == byte)?;
+        Some(value << 5 | digit as u128)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ids_survive_the_round_trip(queue in any::<u32>(), priority in any::<u8>(), number in any::<u64>(), salt in any::<u32>()) {
+            let key = EntryKey { queue, priority, number };
+            let id = key.id(salt).unwrap();
+            prop_assert_eq!(EntryKey::parse(&id, salt), Some(key));
+            prop_assert_eq!(EntryKey::parse(&id, salt ^ 1), None, "another store's id");
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "[0-9a-z-]{1,64}") {
+            let id = EntryId::new(&text).unwrap();
+            if let Some(key) = EntryKey::parse(&id, 5) {
+                prop_assert_eq!(key.id(5), Some(id));
+            }
+        }
+    }
+}

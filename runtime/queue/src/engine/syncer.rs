@@ -1,0 +1,114 @@
+//! The syncer: makes commits durable beside the writer, and releases the answers that wait for it.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::store::Store;
+use crate::contract::QueueError;
+
+/// Commits that nobody waits for are synced after this long.
+const LAZY: Duration = Duration::from_millis(100);
+
+/// Told whether the sync went well.
+pub(crate) type Release = Box<dyn FnOnce(Result<(), QueueError>) + Send>;
+
+/// Hands work to the syncer's thread.
+pub(crate) struct Syncer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<Pending>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Pending {
+    waiting: Vec<Release>,
+    /// There are commits that no sync covers.
+    dirty: bool,
+    closed: bool,
+    failed: Option<QueueError>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Syncer {
+    pub(crate) fn start(store: Arc<dyn Store>) -> Result<Self, QueueError> {
+        let shared = Arc::new(Shared::default());
+        let thread = std::thread::Builder::new()
+            .name("queue-syncer".to_owned())
+            .spawn({
+                let shared = shared.clone();
+                move || run(&shared, &*store)
+            })
+            .map_err(|error| QueueError::Unavailable(format!("cannot start a thread: {error}")))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// A commit has happened; these wait until it is durable.
+    pub(crate) fn committed(&self, waiting: Vec<Release>) {
+        let mut pending = self.shared.lock();
+        let wake = !pending.dirty || !waiting.is_empty();
+        pending.dirty = true;
+        pending.waiting.extend(waiting);
+        if wake {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Why nothing more can be made durable. What was committed since the last good sync is in doubt, so the engine
+    /// must stop.
+    pub(crate) fn failure(&self) -> Option<QueueError> {
+        self.shared.lock().failed.clone()
+    }
+}
+
+impl Drop for Syncer {
+    /// Syncs what is left, and ends.
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the syncer's thread panicked");
+        }
+    }
+}
+
+fn run(shared: &Shared, store: &dyn Store) {
+    loop {
+        let mut pending = shared.lock();
+        while !pending.dirty && !pending.closed {
+            pending = shared.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+        if pending.waiting.is_empty() && !pending.closed {
+            let lazy = shared.changed.wait_timeout_while(pending, LAZY, |p| p.waiting.is_empty() && !p.closed);
+            pending = lazy.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if !pending.dirty {
+            return;
+        }
+        let waiting = std::mem::take(&mut pending.waiting);
+        pending.dirty = false;
+        let failed = pending.failed.clone();
+        drop(pending);
+        // After a failed sync the kernel may have dropped the pages: a later success would prove nothing.
+        let result = failed.map_or_else(|| store.sync(), Err);
+        if let Err(error) = &result {
+            tracing::error!(%error, "a sync of the store failed; nothing more is accepted");
+            shared.lock().failed = Some(error.clone());
+        }
+        for release in waiting {
+            release(result.clone());
+        }
+    }
+}

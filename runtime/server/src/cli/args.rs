@@ -1,0 +1,358 @@
+//! The command line's grammar and its help.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Parser, Subcommand, ValueEnum, value_parser};
+use gristmill_core::units::{parse_duration, parse_size};
+use gristmill_core::{EntryId, Pattern, QueueName, State};
+use reqwest::Url;
+
+use super::event::EventFlags;
+
+/// The configuration that is read when nobody names another.
+const DEFAULT_CONFIG: &str = "runtime.toml";
+
+/// Runs event handlers written as WebAssembly components, over a durable queue that it brings along.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "gristmill", version, propagate_version = true, after_help = "\
+Examples:
+  gristmill run                              run the deployment in ./runtime.toml
+  gristmill publish events.ndjson            publish a file of CloudEvents, one a line
+  gristmill queues                           what waits, runs and failed, queue by queue
+  gristmill dead list                        the events that no attempt could handle
+
+Exit status: 0 done, 1 failed, 2 wrong usage.")]
+pub struct Args {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Where the runtime answers [default: the configuration's `listen`, else http://127.0.0.1:8080]
+    #[arg(long, global = true, value_name = "URL", env = "GRISTMILL_URL", value_parser = base_url)]
+    pub url: Option<Url>,
+    /// The deployment's configuration [default: runtime.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "GRISTMILL_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What to log: a level (error, warn, info, debug, trace) or a filter such as `info,gristmill=debug`
+    #[arg(long, global = true, value_name = "FILTER", env = "GRISTMILL_LOG", default_value = "info")]
+    pub log: String,
+    /// How log lines look
+    #[arg(long, global = true, value_name = "FORMAT", env = "GRISTMILL_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+impl Global {
+    /// The configuration to read: the one that was named, or `runtime.toml`.
+    #[must_use]
+    pub fn config_path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// For programs: one JSON object a line
+    Json,
+}
+
+/// Every command.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the deployment: queue, handlers and HTTP
+    Run(Run),
+    /// Check the configuration and every component it names, and run nothing
+    Check(Check),
+    /// Those that talk to a running runtime.
+    #[command(flatten)]
+    Client(Client),
+    /// Run one component once on one event, without a queue
+    Invoke(Invoke),
+}
+
+/// Commands that talk to a running runtime.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Client {
+    /// Publish events
+    Publish(Publish),
+    /// Show every queue and its numbers
+    Queues(Queues),
+    /// Look at the entries of a queue
+    #[command(subcommand)]
+    Entries(Entries),
+    /// Look at dead letters, and make them ready again
+    #[command(subcommand)]
+    Dead(Dead),
+}
+
+/// `run`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill run --config shop/runtime.toml
+  gristmill run --publish events.ndjson --until-idle     handle a file of events, then exit")]
+pub struct Run {
+    /// Exit when nothing is ready, leased, or scheduled within the backoff cap
+    #[arg(long)]
+    pub until_idle: bool,
+    /// Publish these events once everything is started: CloudEvents, one a line (`-`: standard input)
+    #[arg(long, value_name = "FILE.ndjson")]
+    pub publish: Option<PathBuf>,
+}
+
+/// `check`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill check
+  gristmill check --config shop/runtime.toml")]
+pub struct Check {}
+
+/// `publish`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill publish events.ndjson
+  generate-events | gristmill publish -
+  gristmill publish --type com.acme.order.paid --source /shop --data '{\"total\": 12}'
+  gristmill publish --offline events.ndjson              into the store of a stopped runtime
+
+Every line is judged by itself: one that is refused is reported with its number, the others are published.")]
+pub struct Publish {
+    /// CloudEvents as JSON, one a line (`-`: standard input)
+    #[arg(value_name = "FILE.ndjson", required_unless_present = "ty")]
+    pub file: Option<PathBuf>,
+    /// The event, when there is no file.
+    #[command(flatten)]
+    pub event: EventFlags,
+    /// Write to the data directory of a runtime that is stopped
+    #[arg(long)]
+    pub offline: bool,
+    /// Print what became of each event as JSON, one reply a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `queues`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill queues
+  gristmill queues --json | jq '.items[] | select(.dead > 0) | .name'")]
+pub struct Queues {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `entries …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Entries {
+    /// List the entries of a queue that are in one state
+    #[command(after_help = "\
+Examples:
+  gristmill entries list orders --state ready
+  gristmill entries list orders --state done --limit 10 --json")]
+    List(ListEntries),
+    /// Show an entry: its event, its attempts, its result
+    #[command(after_help = "\
+Examples:
+  gristmill entries show ENTRY
+  gristmill entries show ENTRY --json | jq .event.data")]
+    Show(Show),
+}
+
+/// `entries list`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ListEntries {
+    /// The queue
+    pub queue: QueueName,
+    /// The state
+    #[arg(long, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)).try_map(|state| state.parse::<State>()))]
+    pub state: State,
+    /// Which page
+    #[command(flatten)]
+    pub page: PageFlags,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which page of a list.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PageFlags {
+    /// How many to list at most, 1 to 1000
+    #[arg(long, default_value_t = 100, value_parser = value_parser!(u16).range(1..=1_000))]
+    pub limit: u16,
+    /// Go on where the page before ended
+    #[arg(long)]
+    pub cursor: Option<String>,
+}
+
+/// `entries show` and `dead show`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Show {
+    /// The entry's id, as lists show it
+    pub entry: EntryId,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dead …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Dead {
+    /// List dead letters, of one queue or of all
+    #[command(after_help = "\
+Examples:
+  gristmill dead list
+  gristmill dead list orders --limit 10")]
+    List(ListDead),
+    /// Show a dead letter: its event, its attempts, its last error
+    #[command(after_help = "\
+Example:
+  gristmill dead show ENTRY")]
+    Show(Show),
+    /// Make dead letters ready again, their attempts counted anew
+    #[command(after_help = "\
+Examples:
+  gristmill dead redrive ENTRY
+  gristmill dead redrive --queue orders                  the oldest hundred
+  gristmill dead redrive --queue orders --all")]
+    Redrive(Redrive),
+}
+
+/// `dead list`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ListDead {
+    /// The queue [default: all of them]
+    pub queue: Option<QueueName>,
+    /// Which page
+    #[command(flatten)]
+    pub page: PageFlags,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dead redrive`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Redrive {
+    /// The entries' ids, as lists show them
+    #[arg(required_unless_present = "queue", value_name = "ENTRY")]
+    pub entries: Vec<EntryId>,
+    /// Redrive the dead letters of this queue, oldest first, a hundred at most
+    #[arg(long, conflicts_with = "entries")]
+    pub queue: Option<QueueName>,
+    /// Redrive all that are dead now
+    #[arg(long, requires = "queue", conflicts_with = "entries")]
+    pub all: bool,
+    /// Print JSON, one answer a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `invoke`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill invoke plugins/resize.wasm --event event.json
+  gristmill invoke plugins/resize.wasm --event event.json --emit 'com.acme.*' --timeout 1s")]
+pub struct Invoke {
+    /// The component's file
+    #[arg(value_name = "COMPONENT")]
+    pub component: PathBuf,
+    /// A CloudEvent as JSON (`-`: standard input)
+    #[arg(long, value_name = "FILE")]
+    pub event: PathBuf,
+    /// A type of events that it may emit, `*` for any run of characters; may be repeated
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub emit: Vec<Pattern>,
+    /// How long it may run
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// How much memory it may have
+    #[arg(long, default_value = "64MiB", value_parser = parse_size)]
+    pub memory: u64,
+}
+
+fn pattern(text: &str) -> Result<Pattern, Infallible> {
+    Ok(Pattern::new(text))
+}
+
+fn base_url(text: &str) -> Result<Url, String> {
+    match text.parse::<Url>() {
+        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
+        _ => Err("expected a URL such as http://127.0.0.1:8080".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::error::ErrorKind> {
+        Args::try_parse_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_documented_is_understood() {
+        for line in [
+            "gristmill run --config a.toml --until-idle --publish -",
+            "gristmill check --config a.toml",
+            "gristmill publish events.ndjson --offline",
+            "gristmill publish - --json --url http://localhost:1",
+            "gristmill publish --type t --source /s --id 1 --subject x --data {} --extension a=1 --extension b=2",
+            "gristmill queues --json",
+            "gristmill entries list orders --state dead --limit 1000 --cursor c",
+            "gristmill entries show 0-1",
+            "gristmill dead list",
+            "gristmill dead list orders",
+            "gristmill dead show 0-1",
+            "gristmill dead redrive 0-1 0-2",
+            "gristmill dead redrive --queue orders --all",
+            "gristmill invoke a.wasm --event e.json --emit a.* --emit b --timeout 1s --memory 1MiB",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn contradictions_are_wrong_usage() {
+        for line in [
+            "gristmill publish",
+            "gristmill publish events.ndjson --type t",
+            "gristmill publish events.ndjson --data x",
+            "gristmill publish --type t --extension novalue",
+            "gristmill entries list orders",
+            "gristmill entries list orders --state gone",
+            "gristmill entries list orders --state dead --limit 1001",
+            "gristmill dead redrive",
+            "gristmill dead redrive 0-1 --all",
+            "gristmill dead redrive 0-1 --queue orders",
+            "gristmill queues --url localhost:8080",
+            "gristmill invoke a.wasm --event e.json --timeout 5",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! `gristmill dead list` and `redrive`.
+
+use std::process::ExitCode;
+
+use futures_util::StreamExt as _;
+use gristmill_core::{EntryId, QueueName, State, Timestamp};
+
+use super::args::{ListDead, Redrive};
+use super::entries::table;
+use super::runtime::{PageOf, Runtime};
+use super::screen::{Screen, print};
+use super::text::{count, one_line};
+use crate::http::Problem;
+use crate::http::model::{Entry, List, Redriven};
+
+/// How many dead letters `--queue` without `--all` redrives.
+const SOME: u64 = 100;
+/// How many are asked for at once.
+const PAGE: u16 = 1_000;
+/// How many redrives are under way at once; they share the engine's sync.
+const CONCURRENCY: usize = 64;
+
+pub(super) async fn list(
+    runtime: &Runtime,
+    args: &ListDead,
+    screen: Screen,
+    now: Timestamp,
+) -> anyhow::Result<ExitCode> {
+    let list = match &args.queue {
+        Some(queue) => {
+            let cursor = args.page.cursor.as_deref();
+            runtime.entries(PageOf { queue, state: State::Dead, limit: args.page.limit, cursor }).await?
+        }
+        None => of_all_queues(runtime, args.page.limit).await?,
+    };
+    if args.json {
+        screen.json(&list)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if list.items.is_empty() {
+        eprintln!("there are no dead letters");
+    } else {
+        print(&table(&list.items, State::Dead, now).render(screen))?;
+    }
+    if let (Some(queue), Some(next)) = (&args.queue, &list.next) {
+        eprintln!("there are more: gristmill dead list {queue} --cursor {next}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first `limit` of them, queue by queue. They have no common cursor: to go on, name a queue.
+async fn of_all_queues(runtime: &Runtime, limit: u16) -> anyhow::Result<List<Entry>> {
+    let queues = runtime.queues().await?.items;
+    let mut items: Vec<Entry> = Vec::new();
+    for queue in queues.iter().filter(|queue| queue.dead > 0) {
+        let left = usize::from(limit).saturating_sub(items.len());
+        let Some(limit) = u16::try_from(left).ok().filter(|&left| left > 0) else { break };
+        let page = PageOf { queue: &queue.name, state: State::Dead, limit, cursor: None };
+        items.extend(runtime.entries(page).await?.items);
+    }
+    let dead: u64 = queues.iter().map(|queue| queue.dead).sum();
+    let hidden = dead.saturating_sub(items.len() as u64);
+    if hidden > 0 {
+        eprintln!("{} more: raise --limit, or name a queue", hidden);
+    }
+    Ok(List { items, next: None })
+}
+
+/// What became of the redrives so far.
+#[derive(Debug, Default)]
+struct Tally {
+    redriven: u64,
+    refused: u64,
+}
+
+pub(super) async fn redrive(runtime: &Runtime, args: &Redrive, screen: Screen) -> anyhow::Result<ExitCode> {
+    let mut tally = Tally::default();
+    match &args.queue {
+        Some(queue) => {
+            let dead = runtime.queue(queue).await?.dead;
+            let wanted = if args.all { dead } else { dead.min(SOME) };
+            redrive_queue(runtime, queue, wanted, |answer| tally.note(answer, args, screen)).await?;
+            if dead > wanted {
+                eprintln!("{} left: gristmill dead redrive --queue {queue} --all", dead - wanted);
+            }
+        }
+        None => redrive_entries(runtime, args.entries.clone(), |answer| tally.note(answer, args, screen)).await?,
+    }
+    let Tally { redriven, refused } = tally;
+    eprintln!("redrove {}, refused {refused}", count(redriven, "dead letter", "dead letters"));
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// An entry, and whether it is ready again.
+type Answer = (EntryId, anyhow::Result<Redriven>);
+
+impl Tally {
+    fn note(&mut self, (entry, answer): Answer, args: &Redrive, screen: Screen) -> anyhow::Result<()> {
+        match answer {
+            Ok(redriven) => {
+                self.redriven += 1;
+                if args.json {
+                    screen.json(&redriven)?;
+                }
+            }
+            // The runtime's word on this entry; anything else concerns all of them.
+            Err(error) if error.downcast_ref::<Problem>().is_some_and(|problem| problem.status < 500) => {
+                self.refused += 1;
+                eprintln!("{entry}: {}", one_line(&error.to_string()));
+            }
+            Err(error) => {
+                return Err(error.context(format!("stopped after {}", count(self.redriven, "redrive", "redrives"))));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first `wanted` dead letters. An entry that dies again meanwhile joins at the end, so counting ends this.
+async fn redrive_queue(
+    runtime: &Runtime,
+    queue: &QueueName,
+    wanted: u64,
+    mut note: impl FnMut(Answer) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut left = wanted;
+    let mut cursor = None;
+    while left > 0 {
+        let limit = u16::try_from(left).unwrap_or(PAGE).min(PAGE);
+        let page = PageOf { queue, state: State::Dead, limit, cursor: cursor.as_deref() };
+        let List { items, next } = runtime.entries(page).await?;
+        left = left.saturating_sub(items.len() as u64);
+        redrive_entries(runtime, items.into_iter().map(|entry| entry.entry).collect(), &mut note).await?;
+        match next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+async fn redrive_entries(
+    runtime: &Runtime,
+    entries: Vec<EntryId>,
+    mut note: impl FnMut(Answer) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let redrives = entries.into_iter().map(async |entry| {
+        let answer = runtime.redrive(&entry).await;
+        (entry, answer)
+    });
+    let mut answers = std::pin::pin!(futures_util::stream::iter(redrives).buffered(CONCURRENCY));
+    while let Some(answer) = answers.next().await {
+        note(answer)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! The command line: its grammar, and the commands that talk to a running runtime.
+
+pub mod args;
+mod dead;
+mod entries;
+mod event;
+pub mod ndjson;
+mod publish;
+mod queues;
+mod runtime;
+pub mod screen;
+mod sheet;
+pub mod table;
+pub mod text;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use gristmill_core::{Clock as _, SystemClock};
+
+use args::{Client, Dead, Entries, Global};
+pub use event::EventFlags;
+use runtime::Runtime;
+use screen::Screen;
+
+/// Runs a command against a running runtime. Publishing with `--offline` is not one of those.
+///
+/// # Errors
+/// When the runtime cannot be reached or refuses. [`complaint`] says it on a terminal.
+pub async fn client(command: &Client, global: &Global) -> anyhow::Result<ExitCode> {
+    let runtime = Runtime::new(global)?;
+    let (screen, now) = (Screen::stdout(), SystemClock::new().now());
+    let result = match command {
+        Client::Publish(args) => publish::publish(&runtime, args, screen, now).await,
+        Client::Queues(args) => queues::queues(&runtime, args, screen, now).await,
+        Client::Entries(Entries::List(args)) => entries::list(&runtime, args, screen, now).await,
+        Client::Entries(Entries::Show(args)) | Client::Dead(Dead::Show(args)) => {
+            entries::show(&runtime, args, screen, now).await
+        }
+        Client::Dead(Dead::List(args)) => dead::list(&runtime, args, screen, now).await,
+        Client::Dead(Dead::Redrive(args)) => dead::redrive(&runtime, args, screen).await,
+    };
+    match result {
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        result => result,
+    }
+}
+
+/// An error with its causes, escaped for a terminal.
+#[must_use]
+pub fn complaint(error: &anyhow::Error) -> String {
+    text::block(&format!("error: {error:#}"), "")
+}
+
+/// Whoever read the output has seen enough, as `head` has.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,128 @@
+//! A running runtime, as the command line sees it: over HTTP.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use gristmill_core::json::{BATCH, Structured};
+use gristmill_core::{EntryId, Event, QueueName, State};
+use reqwest::{Client, RequestBuilder, Url, header, redirect};
+use serde::de::DeserializeOwned;
+
+use super::args::Global;
+use crate::config;
+use crate::http::Problem;
+use crate::http::model::{Entry, List, PublishReply, Queue, Redriven};
+
+/// How long an answer may take. The slowest is a publish that waits for a sync.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+/// A client of one runtime. What the runtime refuses is a [`Problem`] inside the error.
+#[derive(Debug)]
+pub(super) struct Runtime {
+    http: Client,
+    base: Url,
+}
+
+/// A page of entries to ask for.
+#[derive(Clone, Debug)]
+pub(super) struct PageOf<'a> {
+    pub(super) queue: &'a QueueName,
+    pub(super) state: State,
+    pub(super) limit: u16,
+    pub(super) cursor: Option<&'a str>,
+}
+
+impl Runtime {
+    /// The runtime that the flags, the environment or the configuration name.
+    pub(super) fn new(global: &Global) -> anyhow::Result<Self> {
+        let http = Client::builder()
+            .user_agent(concat!("gristmill/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .build()?;
+        Ok(Self { http, base: base(global)? })
+    }
+
+    pub(super) async fn queues(&self) -> anyhow::Result<List<Queue>> {
+        self.send(self.http.get(self.url(&["queues"])?)).await
+    }
+
+    pub(super) async fn queue(&self, name: &QueueName) -> anyhow::Result<Queue> {
+        self.send(self.http.get(self.url(&["queues", name.as_str()])?)).await
+    }
+
+    pub(super) async fn entries(&self, page: PageOf<'_>) -> anyhow::Result<List<Entry>> {
+        let mut url = self.url(&["queues", page.queue.as_str(), "entries"])?;
+        url.query_pairs_mut()
+            .append_pair("state", page.state.as_str())
+            .append_pair("limit", &page.limit.to_string())
+            .extend_pairs(page.cursor.map(|cursor| ("cursor", cursor)));
+        self.send(self.http.get(url)).await
+    }
+
+    pub(super) async fn entry(&self, entry: &EntryId) -> anyhow::Result<Entry> {
+        self.send(self.http.get(self.url(&["entries", entry.as_str()])?)).await
+    }
+
+    pub(super) async fn redrive(&self, entry: &EntryId) -> anyhow::Result<Redriven> {
+        self.send(self.http.post(self.url(&["entries", entry.as_str(), "redrive"])?)).await
+    }
+
+    pub(super) async fn publish(&self, events: &[&Event]) -> anyhow::Result<PublishReply> {
+        let batch: Vec<_> = events.iter().map(|event| Structured(event)).collect();
+        let body = serde_json::to_vec(&batch)?;
+        let request = self.http.post(self.url(&["events"])?).header(header::CONTENT_TYPE, BATCH).body(body);
+        self.send(request).await
+    }
+
+    fn url(&self, path: &[&str]) -> anyhow::Result<Url> {
+        let mut url = self.base.clone();
+        match url.path_segments_mut() {
+            Ok(mut segments) => segments.pop_if_empty().push("v1").extend(path),
+            Err(()) => bail!("{} is not the address of a runtime", self.base),
+        };
+        Ok(url)
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let at = self.base.as_str().trim_end_matches('/');
+        let response = request.send().await.map_err(|error| {
+            if error.is_connect() {
+                anyhow!("no runtime answers at {at}: start one with `gristmill run`, or name another with --url")
+            } else if error.is_timeout() {
+                anyhow!("the runtime at {at} did not answer within {} s", TIMEOUT.as_secs())
+            } else {
+                anyhow::Error::new(error).context(format!("the runtime at {at} did not answer"))
+            }
+        })?;
+        let status = response.status();
+        let body = response.bytes().await.with_context(|| format!("the answer of {at} broke off"))?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .with_context(|| format!("{at} answered something else: is it a runtime of this version?"));
+        }
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Err(problem.into()),
+            Err(_) => bail!("{at} answered {status}: is it a Gristmill runtime?"),
+        }
+    }
+}
+
+fn base(global: &Global) -> anyhow::Result<Url> {
+    if let Some(url) = &global.url {
+        return Ok(url.clone());
+    }
+    let path = global.config_path();
+    if global.config.is_none() && !path.exists() {
+        return Ok(DEFAULT_URL.parse()?);
+    }
+    let config = config::load(path).map_err(|errors| {
+        anyhow!("{errors}\nso nobody knows where the runtime listens: mend {}, or name it with --url", path.display())
+    })?;
+    if config.listen.port() == 0 {
+        bail!("{} lets the runtime listen on any free port: name the one it took with --url", path.display());
+    }
+    Ok(format!("http://{}", config.listen).parse()?)
+}

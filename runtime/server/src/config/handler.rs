@@ -1,0 +1,246 @@
+//! `[[handler]]`.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use gristmill_core::{HandlerName, Pattern, Subscription};
+
+use super::HandlerConfig;
+use super::error::Problem;
+use super::keys;
+use super::limits::Limits;
+use super::reader::{Entry, Reader, Table, Text};
+use super::setting::Setting;
+use super::suggest::{both, either, normal, quoted};
+
+const REQUIRED: [&str; 3] = ["name", "component", "subscribe"];
+const NAME: &str = "\"resize\"";
+const COMPONENT: &str = "\"plugins/resize.wasm\"";
+const SUBSCRIBE: &str = "[{ type = \"com.acme.image.*\" }]";
+const EMIT: &str = "[\"com.acme.thumbnail.*\"]";
+const DIGEST_PREFIX: &str = "sha256:";
+const DIGEST_DIGITS: usize = 64;
+
+/// Reads every `[[handler]]`, each over `defaults`; paths start from `folder`.
+pub(super) fn all(reader: &mut Reader<'_>, root: &Table<'_>, defaults: &Limits, folder: &Path) -> Vec<HandlerConfig> {
+    let Some(entry) = root.entry("handler") else {
+        reader.report(no_handlers(reader.end_of_first_line()));
+        return Vec::new();
+    };
+    let entries = tables(reader, &entry);
+    let mut names: Vec<(HandlerName, Range<usize>)> = Vec::new();
+    let mut handlers = Vec::new();
+    for table in &entries {
+        let name = reader.setting(table, "name", name);
+        if let Setting::Written { value, span } = &name {
+            if let Some((_, first)) = names.iter().find(|(name, _)| name == value) {
+                reader.report(duplicate(value, span.clone(), first.clone()));
+            } else {
+                names.push((value.clone(), span.clone()));
+            }
+        }
+        handlers.extend(
+            one(reader, table, name, defaults)
+                .map(|handler| HandlerConfig { component: folder.join(&handler.component), ..handler }),
+        );
+    }
+    handlers
+}
+
+fn tables<'t>(reader: &mut Reader<'_>, entry: &Entry<'t>) -> Vec<Table<'t>> {
+    const HELP: &str = "write `[[handler]]`, with two brackets, above the keys of each handler";
+    let Some(items) = entry.items() else {
+        reader.wrong_type(entry, "a list of tables", HELP);
+        return Vec::new();
+    };
+    if items.is_empty() {
+        reader.report(no_handlers(entry.span()));
+    }
+    let tables = items.iter().filter_map(|item| {
+        let table = reader.table(item, &keys::HANDLER);
+        if table.is_none() {
+            reader.wrong_type(item, "a table", HELP);
+        }
+        table
+    });
+    tables.collect()
+}
+
+fn one(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    name: Setting<HandlerName>,
+    defaults: &Limits,
+) -> Option<HandlerConfig> {
+    report_missing(reader, table, &name);
+    let component = reader.setting(table, "component", component);
+    let digest = reader.setting(table, "digest", digest);
+    let subscribe = reader.setting(table, "subscribe", subscribe);
+    let emit = emit(reader, table);
+    let limits = Limits::read(reader, table).over(defaults);
+    limits.check(reader);
+    Some(HandlerConfig {
+        name: name.value()?,
+        component: component.value()?,
+        digest: digest.value(),
+        subscribe: subscribe.value()?,
+        concurrency: limits.concurrency(),
+        timeout: limits.timeout(),
+        memory: limits.memory(),
+        retry: limits.retry(),
+        lease: limits.lease(),
+        emit,
+    })
+}
+
+fn report_missing(reader: &mut Reader<'_>, table: &Table<'_>, name: &Setting<HandlerName>) {
+    let missing: Vec<&str> = REQUIRED.into_iter().filter(|key| table.entry(key).is_none()).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let whose = match name {
+        Setting::Written { value, .. } => format!("the handler `{value}`"),
+        _ => String::from("a handler"),
+    };
+    let lines: Vec<String> = missing.iter().map(|key| format!("\n  {key} = {}", example(key))).collect();
+    let message = format!("{whose} lacks {}", both(&missing));
+    let label = if missing.len() == 1 { "a key is missing here" } else { "keys are missing here" };
+    let problem = Problem::new(message, table.span.clone(), label);
+    reader.report(problem.help(format!("add, for example:{}", lines.concat())).because_absent());
+}
+
+fn example(key: &str) -> &'static str {
+    match key {
+        "name" => NAME,
+        "component" => COMPONENT,
+        _ => SUBSCRIBE,
+    }
+}
+
+fn no_handlers(span: Range<usize>) -> Problem {
+    let lines: Vec<String> = REQUIRED.iter().map(|key| format!("\n  {key} = {}", example(key))).collect();
+    Problem::new("no handlers: nothing would receive an event", span, "expected at least one `[[handler]]`")
+        .help(format!("add, for example:\n  [[handler]]{}", lines.concat()))
+        .because_absent()
+}
+
+fn duplicate(name: &HandlerName, span: Range<usize>, first: Range<usize>) -> Problem {
+    Problem::new(format!("two handlers are called `{name}`"), span, "the second one")
+        .context(first, "the first one")
+        .help("a handler's queue has its name, so each needs a name of its own")
+}
+
+fn name(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<HandlerName> {
+    let text = reader.string(entry, NAME)?;
+    match HandlerName::new(&text.value) {
+        Ok(name) => Some(name),
+        Err(_) => {
+            let label = match HandlerName::new(&normal(&text.value)) {
+                Ok(near) => format!("did you mean \"{near}\"?"),
+                Err(_) => String::from("not a name"),
+            };
+            let problem = text.problem(format!("{} is not a name for a handler", quoted(&text.value)), label);
+            reader.report(
+                problem.help("a name is 1 to 63 of a-z, 0-9, `-`, `_` and `.`, and begins with a letter or digit"),
+            );
+            None
+        }
+    }
+}
+
+/// The component's path, as written.
+fn component(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<PathBuf> {
+    const HELP: &str = "give the path of a file; a relative one starts from the folder of this file";
+    let text = reader.string(entry, COMPONENT)?;
+    if let Some((scheme, _)) = text.value.split_once("://") {
+        let message = format!("a component from {} is not supported by this version", quoted(&format!("{scheme}://")));
+        reader.report(text.problem(message, "expected a path").help(format!("download it, and {HELP}")));
+        return None;
+    }
+    if text.value.is_empty() {
+        reader.report(text.problem("`component` is empty", "expected a path").help(HELP));
+        return None;
+    }
+    Some(PathBuf::from(text.value))
+}
+
+fn digest(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
+    let text = reader.string(entry, "\"sha256:…\"")?;
+    let wrong = match text.value.strip_prefix(DIGEST_PREFIX) {
+        None => String::from("expected `sha256:` first"),
+        Some(digits) if digits.bytes().any(|b| b.is_ascii_uppercase()) => String::from("write it in lower case"),
+        Some(digits) if !digits.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            String::from("not a hexadecimal digit among these")
+        }
+        Some(digits) if digits.len() != DIGEST_DIGITS => format!("these are {} digits", digits.len()),
+        Some(_) => return Some(text.value),
+    };
+    let problem = text.problem("`digest` must be `sha256:` and 64 hexadecimal digits in lower case", wrong);
+    reader.report(problem.help("`sha256sum FILE` prints the digits; without `digest` any file is accepted"));
+    None
+}
+
+fn subscribe(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Vec<Subscription>> {
+    let items = reader.list(entry, SUBSCRIBE)?;
+    if items.is_empty() {
+        let problem =
+            Problem::new("`subscribe` is empty: no event would arrive", entry.span(), "expected a pattern or more");
+        reader.report(problem.help(format!("for example: subscribe = {SUBSCRIBE}; `*` stands for any characters")));
+        return None;
+    }
+    let subscriptions: Vec<_> = items.iter().map(|item| subscription(reader, item)).collect();
+    subscriptions.into_iter().collect()
+}
+
+fn subscription(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Subscription> {
+    let Some(table) = reader.table(item, &keys::SUBSCRIBE) else {
+        let help = match item.value.get_ref().as_str() {
+            Some(pattern) => {
+                format!("for the type of an event, write: {{ type = \"{}\" }}", quoted(pattern).trim_matches('`'))
+            }
+            None => format!("for example: subscribe = {SUBSCRIBE}"),
+        };
+        reader.wrong_type(item, "a table", &help);
+        return None;
+    };
+    let keys = ["type", "source", "subject"];
+    let [ty, source, subject] = keys.map(|key| {
+        reader.setting(&table, key, |reader, entry| {
+            let text = reader.string(entry, "\"com.acme.*\"")?;
+            pattern(reader, entry.key, text)
+        })
+    });
+    if keys.iter().all(|key| table.entry(key).is_none()) {
+        let problem =
+            Problem::new("a subscription without a pattern", table.span.clone(), format!("expected {}", either(&keys)));
+        reader.report(problem.help("to receive every event, write: { type = \"*\" }").because_absent());
+        return None;
+    }
+    Some(Subscription { ty: ty.value(), source: source.value(), subject: subject.value() })
+}
+
+fn pattern(reader: &mut Reader<'_>, key: &str, text: Text) -> Option<Pattern> {
+    if text.value.is_empty() {
+        let problem = text.problem(format!("an empty pattern in `{key}` matches nothing"), "expected a pattern");
+        reader.report(problem.help("`*` stands for any characters; everything else for itself"));
+        return None;
+    }
+    Some(Pattern::new(&text.value))
+}
+
+fn emit(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Pattern> {
+    let Some(entry) = table.entry("grant") else { return Vec::new() };
+    let Some(grant) = reader.table(&entry, &keys::GRANT) else {
+        reader.wrong_type(&entry, "a table", &format!("for example: grant = {{ emit = {EMIT} }}"));
+        return Vec::new();
+    };
+    let emit = reader.setting(&grant, "emit", |reader, entry| {
+        let items = reader.list(entry, EMIT)?;
+        let patterns = items.iter().filter_map(|item| {
+            let text = reader.string(item, EMIT)?;
+            pattern(reader, "emit", text)
+        });
+        Some(patterns.collect::<Vec<_>>())
+    });
+    emit.value_or(Vec::new())
+}

@@ -1,0 +1,116 @@
+//! Which keys a table has, and what an unknown one may have meant.
+
+use std::ops::Range;
+
+use super::error::Problem;
+use super::suggest::{closest, either, normal, quoted};
+
+/// The keys of one table.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// How people call the table.
+    title: &'static str,
+    /// What it may hold.
+    known: &'static [&'static str],
+    /// What a later version will let it hold.
+    later: &'static [&'static str],
+}
+
+/// The file itself.
+pub(super) const ROOT: Keys = Keys {
+    title: "the top level",
+    known: &["runtime", "http", "queue", "defaults", "handler"],
+    later: &["plugins", "log"],
+};
+/// `[runtime]`.
+pub(super) const RUNTIME: Keys =
+    Keys { title: "[runtime]", known: &["data-dir", "shutdown-grace"], later: &["memory"] };
+/// `[http]`.
+pub(super) const HTTP: Keys = Keys { title: "[http]", known: &["listen"], later: &["tokens"] };
+/// `[queue]`.
+pub(super) const QUEUE: Keys =
+    Keys { title: "[queue]", known: &["engine", "durability", "max-event-size"], later: &["disk-reserve"] };
+/// `[defaults]`.
+pub(super) const DEFAULTS: Keys = Keys {
+    title: "[defaults]",
+    known: &["max-attempts", "lease", "backoff", "timeout", "memory", "concurrency"],
+    later: &["max-age", "max-events", "max-bytes", "keep-payload", "on-dead"],
+};
+/// `[[handler]]`.
+pub(super) const HANDLER: Keys = Keys {
+    title: "[[handler]]",
+    known: &[
+        "name",
+        "component",
+        "digest",
+        "subscribe",
+        "grant",
+        "max-attempts",
+        "lease",
+        "backoff",
+        "timeout",
+        "memory",
+        "concurrency",
+    ],
+    later: &["ordering-key", "config", "interface", "max-age", "max-events", "max-bytes", "keep-payload", "on-dead"],
+};
+/// `backoff`.
+pub(super) const BACKOFF: Keys = Keys { title: "backoff", known: &["base", "factor", "max", "jitter"], later: &[] };
+/// `grant`.
+pub(super) const GRANT: Keys = Keys { title: "grant", known: &["emit"], later: &["http", "state", "env"] };
+/// One item of `subscribe`.
+pub(super) const SUBSCRIBE: Keys = Keys { title: "subscribe", known: &["type", "source", "subject"], later: &[] };
+
+/// Where a misplaced key may belong.
+const HOMES: [&Keys; 5] = [&RUNTIME, &HTTP, &QUEUE, &DEFAULTS, &HANDLER];
+
+impl Keys {
+    /// What to say about `key` at `span`; `None` if it is known.
+    pub(super) fn check(&self, key: &str, span: Range<usize>) -> Option<Problem> {
+        if self.known.contains(&key) {
+            return None;
+        }
+        let shown = quoted(key);
+        if let Some(later) = self.later.iter().find(|later| **later == normal(key)) {
+            return Some(
+                Problem::new(format!("{} is not supported by this version", self.located(later)), span, "remove it")
+                    .help(self.allowed()),
+            );
+        }
+        let homes: Vec<&str> = HOMES.iter().filter(|home| home.known.contains(&key)).map(|home| home.title).collect();
+        let suggestion = closest(key, self.known);
+        let label = match (suggestion, homes.is_empty()) {
+            (Some(suggestion), _) => format!("did you mean {}?", self.written(suggestion)),
+            (None, false) => format!("it belongs in {}", either(&homes)),
+            (None, true) => String::from("no such key"),
+        };
+        Some(Problem::new(format!("unknown key {shown} {}", self.place()), span, label).help(self.allowed()))
+    }
+
+    fn is_root(&self) -> bool {
+        self.title == ROOT.title
+    }
+
+    fn place(&self) -> String {
+        if self.is_root() { format!("at {}", self.title) } else { format!("in `{}`", self.title) }
+    }
+
+    /// `key` and where it stands; of a table, its name says so.
+    fn located(&self, key: &str) -> String {
+        if self.is_root() { self.written(key) } else { format!("`{key}` {}", self.place()) }
+    }
+
+    fn allowed(&self) -> String {
+        let known: Vec<String> = self.known.iter().map(|key| self.written(key)).collect();
+        let title = if self.is_root() { self.title.to_owned() } else { format!("`{}`", self.title) };
+        format!("{title} allows {}", known.join(", "))
+    }
+
+    fn written(&self, key: &str) -> String {
+        match (self.is_root(), key) {
+            (true, "handler") => String::from("`[[handler]]`"),
+            (true, key) => format!("`[{key}]`"),
+            (false, key) => format!("`{key}`"),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `runtime.toml`: what was written, turned into what the runtime needs.
+//!
+//! [`load`] and [`parse`] give a [`Config`] that holds no contradiction, or [`ConfigErrors`] with every problem of the
+//! file, each with its place, the allowed values and the fix.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`mod@error`] | problems, and how people read them |
+//! | `syntax` | text to a tree that knows where everything was written |
+//! | `keys` | which keys a table has, and what an unknown one may have meant |
+//! | `reader` | walks the tree and collects problems |
+//! | `setting` | a value, and whether somebody wrote it |
+//! | `values` | durations, sizes, numbers and words |
+//! | `expand` | `${NAME}` in strings |
+//! | `sections` | `[runtime]`, `[http]`, `[queue]` |
+//! | `limits` | `[defaults]`, and their overrides in a handler |
+//! | `handler` | `[[handler]]` |
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gristmill_core::{HandlerName, Pattern, RetryPolicy, Subscription};
+
+pub use self::error::{Color, ConfigErrors, Problem};
+use self::reader::Reader;
+
+pub mod error;
+mod expand;
+mod handler;
+mod keys;
+mod limits;
+mod reader;
+mod sections;
+mod setting;
+mod suggest;
+mod syntax;
+mod values;
+
+/// Looks up a variable of the environment; `None` when it is not set.
+pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// When the file cannot be read, and with every problem that is in it.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let bytes = std::fs::read(path).map_err(|error| ConfigErrors::unreadable(path, error))?;
+    let text = String::from_utf8(bytes).map_err(|error| ConfigErrors::not_utf8(path, &error))?;
+    parse(&text, path)
+}
+
+/// Checks `text`. `origin` is the path that messages show, and its folder is what relative paths start from;
+/// `${NAME}` is looked up in the environment of the process.
+///
+/// # Errors
+/// With every problem in `text`.
+pub fn parse(text: &str, origin: &Path) -> Result<Config, ConfigErrors> {
+    parse_with(text, origin, &|name| std::env::var(name).ok())
+}
+
+/// [`parse`] with another environment.
+///
+/// # Errors
+/// With every problem in `text`.
+pub fn parse_with(text: &str, origin: &Path, environment: &Environment<'_>) -> Result<Config, ConfigErrors> {
+    let (tree, syntax) = syntax::parse(text);
+    let mut reader = Reader::new(text, environment);
+    let config = read(&mut reader, &tree, origin.parent().unwrap_or(Path::new("")));
+    let problems = syntax::merge(text, syntax, reader.into_problems());
+    if problems.is_empty() { Ok(config) } else { Err(ConfigErrors::new(origin, text, problems)) }
+}
+
+/// What the tree says; where the reader found a problem, a default stands in.
+fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, folder: &Path) -> Config {
+    let root = reader.root(tree);
+    let runtime = sections::runtime(reader, &root, folder);
+    let listen = sections::http(reader, &root);
+    let queue = sections::queue(reader, &root);
+    let defaults = limits::defaults(reader, &root);
+    let handlers = handler::all(reader, &root, &defaults, folder);
+    Config { data_dir: runtime.data_dir, shutdown_grace: runtime.shutdown_grace, listen, queue, handlers }
+}
+
+/// A deployment, checked: every value is in range and every contradiction was reported.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the store lives. Default: `data`, beside the file.
+    pub data_dir: PathBuf,
+    /// How long running handlers may go on after a stop was asked for. Default: 10 s.
+    pub shutdown_grace: Duration,
+    /// Where HTTP is served; a loopback address. Default: 127.0.0.1:8080. Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The engine and its durability.
+    pub queue: QueueConfig,
+    /// Every `[[handler]]`, in the order of the file.
+    pub handlers: Vec<HandlerConfig>,
+}
+
+/// `[queue]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Which engine. Default: RocksDB.
+    pub engine: EngineKind,
+    /// When a publish is acknowledged. Default: fsync.
+    pub durability: DurabilityKind,
+    /// The largest event, in bytes. Default: 1 MiB.
+    pub max_event_size: u64,
+}
+
+/// `engine = …`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The embedded, durable one.
+    Rocksdb,
+    /// For tests and trials: everything ends with the process.
+    Memory,
+}
+
+/// `durability = …`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DurabilityKind {
+    /// After an fsync.
+    Fsync,
+    /// After the write to the operating system.
+    Os,
+}
+
+/// One `[[handler]]`, with `[defaults]` filled in.
+#[derive(Clone, Debug)]
+pub struct HandlerConfig {
+    /// Its name, and its queue's.
+    pub name: HandlerName,
+    /// The component's file, resolved against the folder of `runtime.toml`.
+    pub component: PathBuf,
+    /// `sha256:` and 64 hexadecimal digits that the file's bytes must have.
+    pub digest: Option<String>,
+    /// What it wants to handle; never empty.
+    pub subscribe: Vec<Subscription>,
+    /// How many deliveries run at once. Default: 4.
+    pub concurrency: usize,
+    /// Wall-clock limit of one call. Default: 5 s.
+    pub timeout: Duration,
+    /// Cap on the memory of one instance, in bytes. Default: 64 MiB.
+    pub memory: u64,
+    /// Attempts and backoff.
+    pub retry: RetryPolicy,
+    /// Lease of a delivery; longer than `timeout` and some grace. Default: 30 s.
+    pub lease: Duration,
+    /// Types of events that it may emit.
+    pub emit: Vec<Pattern>,
+}

@@ -1,0 +1,121 @@
+//! Looking at queues and entries, and making dead letters ready again.
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State as Shared};
+use gristmill_core::{EntryId, QueueName, State};
+use gristmill_queue::{List, RedriveReply};
+use serde::Deserialize;
+
+use super::model::{self, Redriven};
+use super::problem::{INVALID_REQUEST, NOT_DEAD, Problem, UNKNOWN_ENTRY, UNKNOWN_PATH, UNKNOWN_QUEUE};
+use super::view::{self, Extent};
+use super::{Api, problem};
+
+/// Entries on a page, unless the request says otherwise.
+const DEFAULT_LIMIT: usize = 100;
+/// The most entries on a page.
+const MAX_LIMIT: usize = 1_000;
+
+type Segment = Result<Path<String>, PathRejection>;
+
+pub(super) async fn queues(Shared(api): Shared<Api>) -> Result<Json<model::List<model::Queue>>, Problem> {
+    let stats = api.queue.stats().await?;
+    let items = stats.into_iter().map(|stats| view::queue(stats, &api.handlers)).collect();
+    Ok(Json(model::List { items, next: None }))
+}
+
+pub(super) async fn queue(Shared(api): Shared<Api>, path: Segment) -> Result<Json<model::Queue>, Problem> {
+    let name = queue_name(path)?;
+    let stats = api.queue.stats().await?;
+    let known: Vec<_> = stats.iter().map(|stats| stats.queue.to_string()).collect();
+    match stats.into_iter().find(|stats| stats.queue == name) {
+        Some(stats) => Ok(Json(view::queue(stats, &api.handlers))),
+        None => {
+            let detail = format!("there is no queue `{name}`; there are: {}", known.join(", "));
+            Err(Problem::new(UNKNOWN_QUEUE, detail))
+        }
+    }
+}
+
+/// The query of a list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    state: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn entries(
+    Shared(api): Shared<Api>,
+    path: Segment,
+    query: Result<Query<Filter>, QueryRejection>,
+) -> Result<Json<model::List<model::Entry>>, Problem> {
+    let queue = queue_name(path)?;
+    let Query(filter) = query.map_err(|error| invalid(error.body_text()))?;
+    let request = List { queue, state: state(filter.state)?, limit: limit(filter.limit)?, cursor: filter.cursor };
+    let page = api.queue.list(request).await?;
+    let items = page.entries.iter().map(|entry| view::entry(entry, Extent::Listed)).collect::<Result<_, _>>()?;
+    Ok(Json(model::List { items, next: page.next }))
+}
+
+pub(super) async fn entry(Shared(api): Shared<Api>, path: Segment) -> Result<Json<model::Entry>, Problem> {
+    let id = entry_id(path)?;
+    match api.queue.get(id.clone()).await? {
+        Some(entry) => Ok(Json(view::entry(&entry, Extent::Whole)?)),
+        None => Err(unknown_entry(&id)),
+    }
+}
+
+pub(super) async fn redrive(Shared(api): Shared<Api>, path: Segment) -> Result<Json<Redriven>, Problem> {
+    let entry = entry_id(path)?;
+    let reply = api.queue.redrive(vec![entry.clone()]).await?.pop();
+    match reply {
+        Some(RedriveReply::Redriven) => Ok(Json(Redriven { entry, state: State::Ready })),
+        Some(RedriveReply::NotDead(state)) => {
+            let detail = format!("entry `{entry}` is {state}; only a dead letter can be redriven");
+            Err(Problem::new(NOT_DEAD, detail))
+        }
+        Some(RedriveReply::Unknown) => Err(unknown_entry(&entry)),
+        None => Err(Problem::new(problem::INTERNAL, "the engine did not answer the redrive")),
+    }
+}
+
+fn queue_name(path: Segment) -> Result<QueueName, Problem> {
+    QueueName::new(&segment(path)?).map_err(|error| Problem::new(UNKNOWN_QUEUE, error.to_string()))
+}
+
+fn entry_id(path: Segment) -> Result<EntryId, Problem> {
+    EntryId::new(&segment(path)?).map_err(|error| Problem::new(UNKNOWN_ENTRY, error.to_string()))
+}
+
+fn segment(path: Segment) -> Result<String, Problem> {
+    match path {
+        Ok(Path(segment)) => Ok(segment),
+        Err(error) => Err(Problem::new(UNKNOWN_PATH, error.body_text())),
+    }
+}
+
+fn state(given: Option<String>) -> Result<State, Problem> {
+    let given = given.ok_or_else(|| {
+        let states: Vec<_> = State::ALL.iter().map(|state| state.as_str()).collect();
+        invalid(format!("the parameter `state` is missing: one of {}", states.join(", ")))
+    })?;
+    given.parse().map_err(|error: gristmill_core::entry::StateError| invalid(error.to_string()))
+}
+
+fn limit(given: Option<String>) -> Result<usize, Problem> {
+    let Some(given) = given else { return Ok(DEFAULT_LIMIT) };
+    let parsed = given.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    parsed.ok_or_else(|| invalid(format!("the parameter `limit` is a number from 1 to {MAX_LIMIT}, not `{}`", given.escape_debug())))
+}
+
+fn unknown_entry(entry: &EntryId) -> Problem {
+    let detail = format!("there is no entry `{entry}`: it never existed, or retention has removed it");
+    Problem::new(UNKNOWN_ENTRY, detail)
+}
+
+fn invalid(detail: String) -> Problem {
+    Problem::new(INVALID_REQUEST, detail)
+}

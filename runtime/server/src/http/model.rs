@@ -1,0 +1,191 @@
+//! The JSON of the HTTP surface, which `--json` on the command line prints too.
+
+use gristmill_core::{EntryId, HandlerName, OutcomeKind, QueueName, State, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::problem::Problem;
+
+/// A page of things.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct List<T> {
+    /// The things.
+    pub items: Vec<T>,
+    /// The `cursor` of the next page; `null`: this is the last.
+    pub next: Option<String>,
+}
+
+/// A queue and its numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its name.
+    pub name: QueueName,
+    /// Who handles it; `null` when the deployment has no such handler any more.
+    pub handler: Option<HandlerName>,
+    /// Whether an operator has paused it.
+    pub paused: bool,
+    /// Entries that are not due yet.
+    pub scheduled: u64,
+    /// Entries that wait for an earlier one of their ordering key.
+    pub waiting: u64,
+    /// Entries that may be claimed.
+    pub ready: u64,
+    /// Entries that are being handled.
+    pub leased: u64,
+    /// Done entries that are still kept.
+    pub done: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Entries that were withdrawn.
+    pub cancelled: u64,
+    /// How long the entry that is claimed next has been ready, in milliseconds.
+    pub oldest_ready_ms: Option<u64>,
+    /// When the next scheduled entry is due.
+    pub next_due: Option<Time>,
+    /// What has ever happened.
+    pub totals: Totals,
+}
+
+/// What has happened in a queue since it was created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Entries that came in.
+    pub published: u64,
+    /// Deliveries that were acked.
+    pub acked: u64,
+    /// Deliveries that failed and were scheduled again.
+    pub retried: u64,
+    /// Deliveries that were deferred.
+    pub deferred: u64,
+    /// Entries that became dead letters.
+    pub dead_lettered: u64,
+    /// Dead letters that were redriven.
+    pub redriven: u64,
+}
+
+/// An event in a queue, and what has happened to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its id.
+    pub entry: EntryId,
+    /// Its queue.
+    pub queue: QueueName,
+    /// Its state.
+    pub state: State,
+    /// 0 to 255, higher first.
+    pub priority: u8,
+    /// Attempts that count, since publish or the last redrive; the running one included.
+    pub attempts: u32,
+    /// When it was published.
+    pub enqueued_at: Time,
+    /// When it entered its state; for a scheduled one, when it is due.
+    pub at: Time,
+    /// Attempts that have ended, oldest first.
+    pub history: Vec<Attempt>,
+    /// How many attempts between the first and the last ten are not in `history`.
+    pub history_omitted: u32,
+    /// The event as CloudEvents JSON. Lists leave data above 4 KiB out: ask for the entry alone. Done entries keep none.
+    pub event: Box<RawValue>,
+    /// How many bytes of data the event has, whether they are shown or not.
+    pub data_bytes: u64,
+    /// What the handler returned: JSON as it is, text as a string, anything else as `{"base64": "…"}`.
+    pub result: Option<Box<RawValue>>,
+}
+
+/// One attempt that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its number, counted anew after a redrive.
+    pub attempt: u32,
+    /// What became of it.
+    pub outcome: OutcomeKind,
+    /// Why, in words that may be the handler's.
+    pub reason: Option<String>,
+    /// The digest of the component that handled it.
+    pub version: Option<String>,
+    /// When it was claimed.
+    pub started_at: Time,
+    /// From claim to settlement.
+    pub duration_ms: u64,
+}
+
+/// The answer to a publish.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishReply {
+    /// One result per event, in order.
+    pub results: Vec<PublishResult>,
+}
+
+/// What became of one published event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishResult {
+    /// The event's source; `null` when what was sent has none.
+    pub source: Option<String>,
+    /// The event's id; `null` when what was sent has none.
+    pub id: Option<String>,
+    /// Whether it was taken.
+    pub status: PublishStatus,
+    /// How durable it is: `fsync`, `os` or `memory`; `null` when it was refused.
+    pub durability: Option<String>,
+    /// Where it is now.
+    pub entries: Vec<EntryRef>,
+    /// Why it was refused.
+    pub error: Option<Problem>,
+}
+
+impl PublishResult {
+    /// The event was not taken, and why.
+    #[must_use]
+    pub const fn refused(source: Option<String>, id: Option<String>, error: Problem) -> Self {
+        Self { source, id, status: PublishStatus::Refused, durability: None, entries: Vec::new(), error: Some(error) }
+    }
+}
+
+/// Whether an event was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PublishStatus {
+    /// It is in its queues.
+    Accepted,
+    /// It had been there already, and was not added again.
+    Duplicate,
+    /// It is in none.
+    Refused,
+}
+
+/// An entry and the queue it is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryRef {
+    /// The queue.
+    pub queue: QueueName,
+    /// The entry.
+    pub entry: EntryId,
+}
+
+/// The answer to a redrive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redriven {
+    /// The entry.
+    pub entry: EntryId,
+    /// Its new state.
+    pub state: State,
+}
+
+/// A wall-clock instant, written in RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub Timestamp);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let instant: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+        let micros = u64::try_from(instant.as_microsecond()).unwrap_or_default();
+        Ok(Self(Timestamp::from_micros(micros)))
+    }
+}

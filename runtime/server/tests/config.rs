@@ -1,0 +1,369 @@
+//! `runtime.toml`: what is understood, and how every mistake is explained.
+//!
+//! Each `config-errors/NAME.toml` is rendered to `NAME.err` beside it. `UPDATE_GOLDEN=1 cargo test -p gristmill --test
+//! config` rewrites them; then read what changed.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gristmill::config::{self, Color, Config, ConfigErrors, DurabilityKind, EngineKind, HandlerConfig, QueueConfig};
+use gristmill_core::{Backoff, Pattern, QueueName, RetryPolicy, Subscription};
+use proptest::prelude::*;
+
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Every key that there is.
+const FULL: &str = r#"
+[runtime]
+data-dir = "${ROOT}/queue"
+shutdown-grace = "1.5s"
+
+[http]
+listen = "[::1]:0"
+
+[queue]
+engine = "rocksdb"
+durability = "os"
+max-event-size = "16MiB"
+
+[defaults]
+max-attempts = 0
+lease = "2m"
+backoff = { base = "500ms", factor = 3, max = "10m", jitter = 0.0 }
+timeout = "1m"
+memory = "128MiB"
+concurrency = 8
+
+[[handler]]
+name = "resize"
+component = "plugins/resize.wasm"
+digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+subscribe = [{ type = "com.acme.image.*", source = "/shop" }, { subject = "$${x}" }]
+grant = { emit = ["com.acme.thumbnail.*", "${EVENT}"] }
+max-attempts = 3
+lease = "30s"
+timeout = "5s"
+memory = "1MiB"
+concurrency = 1
+
+[handler.backoff]
+base = "2s"
+jitter = 1
+
+[[handler]]
+name = "notify"
+component = "/opt/notify.wasm"
+subscribe = [{ type = "*" }]
+"#;
+
+const SHORTEST: &str = r#"
+[[handler]]
+name = "hello"
+component = "hello.wasm"
+subscribe = [{ type = "*" }]
+"#;
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "ROOT" => Some("/var/lib/gristmill".into()),
+        "EVENT" => Some("com.acme.done".into()),
+        "TIMEOUT" => Some("5".into()),
+        "HUGE" => Some("8GiB".into()),
+        _ => None,
+    }
+}
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    config::parse_with(text, Path::new("deploy/runtime.toml"), &environment)
+}
+
+fn pattern(text: &str) -> Option<Pattern> {
+    Some(Pattern::new(text))
+}
+
+#[test]
+fn every_mistake_is_explained() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config-errors");
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let files: BTreeSet<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut different = Vec::new();
+    for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
+        let origin = Path::new(path.file_name().unwrap());
+        let errors =
+            config::parse_with(&fs::read_to_string(path).unwrap(), origin, &environment).expect_err("is wrong");
+        assert!(!errors.problems().is_empty());
+        assert!(errors.problems().is_sorted_by_key(|problem| problem.span().map(|span| span.start)), "{origin:?}");
+        let rendered = errors.render(Color::Plain);
+        let golden = path.with_extension("err");
+        if update {
+            fs::write(golden, rendered).unwrap();
+        } else if fs::read_to_string(golden).ok().as_ref() != Some(&rendered) {
+            different.push(format!("{}:\n{rendered}", origin.display()));
+        }
+    }
+    assert!(different.is_empty(), "not as the golden files say (UPDATE_GOLDEN=1 accepts):\n\n{}", different.join("\n"));
+    let orphans: Vec<_> = files
+        .iter()
+        .filter(|path| {
+            path.extension().is_some_and(|extension| extension == "err") && !path.with_extension("toml").exists()
+        })
+        .collect();
+    assert!(orphans.is_empty(), "without a .toml: {orphans:?}");
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.data_dir, Path::new("/var/lib/gristmill/queue"));
+    assert_eq!(config.shutdown_grace, Duration::from_millis(1_500));
+    assert_eq!(config.listen, "[::1]:0".parse().unwrap());
+    let queue = QueueConfig { engine: EngineKind::Rocksdb, durability: DurabilityKind::Os, max_event_size: 16 << 20 };
+    assert_eq!(config.queue, queue);
+    let [resize, notify] = &config.handlers[..] else { panic!("{config:?}") };
+
+    assert_eq!(resize.name, QueueName::new("resize").unwrap());
+    assert_eq!(resize.component, Path::new("deploy/plugins/resize.wasm"));
+    assert_eq!(resize.digest.as_deref(), Some(DIGEST));
+    let subscribe = [
+        Subscription { ty: pattern("com.acme.image.*"), source: pattern("/shop"), subject: None },
+        Subscription { subject: pattern("${x}"), ..Subscription::default() },
+    ];
+    assert_eq!(resize.subscribe, subscribe);
+    assert_eq!(resize.emit, [Pattern::new("com.acme.thumbnail.*"), Pattern::new("com.acme.done")]);
+    assert_eq!(resize.concurrency, 1);
+    assert_eq!(resize.timeout, Duration::from_secs(5));
+    assert_eq!(resize.memory, 1 << 20);
+    assert_eq!(resize.lease, Duration::from_secs(30));
+    let backoff = Backoff { base: Duration::from_secs(2), factor: 3.0, max: Duration::from_secs(600), jitter: 1.0 };
+    assert_eq!(resize.retry, RetryPolicy { max_attempts: Some(3), backoff }, "merged key by key");
+
+    assert_eq!(notify.component, Path::new("/opt/notify.wasm"));
+    assert_eq!(notify.digest, None);
+    assert_eq!(notify.emit, []);
+    assert_eq!(notify.concurrency, 8);
+    assert_eq!(notify.timeout, Duration::from_secs(60));
+    assert_eq!(notify.memory, 128 << 20);
+    assert_eq!(notify.lease, Duration::from_secs(120));
+    let backoff = Backoff { base: Duration::from_millis(500), jitter: 0.0, ..backoff };
+    assert_eq!(notify.retry, RetryPolicy { max_attempts: None, backoff });
+}
+
+#[test]
+fn what_is_not_written_has_a_default() {
+    let config = parse(SHORTEST).unwrap();
+    assert_eq!(config.data_dir, Path::new("deploy/data"));
+    assert_eq!(config.shutdown_grace, Duration::from_secs(10));
+    assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
+    let queue = QueueConfig { engine: EngineKind::Rocksdb, durability: DurabilityKind::Fsync, max_event_size: 1 << 20 };
+    assert_eq!(config.queue, queue);
+    let [HandlerConfig { digest, concurrency, timeout, memory, retry, lease, emit, .. }] = &config.handlers[..] else {
+        panic!("{config:?}")
+    };
+    assert_eq!((digest.as_deref(), *concurrency, *memory, &emit[..]), (None, 4, 64 << 20, &[][..]));
+    assert_eq!((*timeout, *lease), (Duration::from_secs(5), Duration::from_secs(30)));
+    assert_eq!(*retry, RetryPolicy::default());
+}
+
+#[test]
+fn bounds_are_allowed() {
+    for (least, most) in [
+        ("timeout = \"1ms\"", "timeout = \"24h\"\nlease = \"48h\""),
+        ("timeout = \"4s\"\nlease = \"5s\"", "timeout = \"29s\""),
+        ("memory = \"1MiB\"", "memory = \"4GiB\""),
+        ("concurrency = 1", "concurrency = 1024"),
+        ("max-attempts = 0", "max-attempts = 4_294_967_295"),
+        ("backoff = { factor = 1, jitter = 0 }", "backoff = { factor = 1e3, jitter = 1.0 }"),
+        ("backoff = { base = \"1ms\", max = \"1ms\" }", "backoff = { base = \"1h\" }"),
+    ] {
+        for line in [least, most] {
+            parse(&format!("{SHORTEST}{line}\n")).unwrap_or_else(|errors| panic!("{errors}"));
+        }
+    }
+}
+
+#[test]
+fn a_contradiction_in_the_defaults_matters_only_where_it_counts() {
+    let overridden = format!("[defaults]\ntimeout = \"1m\"\n{SHORTEST}lease = \"61s\"\n");
+    assert_eq!(parse(&overridden).unwrap().handlers[0].lease, Duration::from_secs(61));
+}
+
+#[test]
+fn other_ways_to_write_toml_are_the_same() {
+    let inline =
+        "runtime.data-dir = 'q'\nhandler = [{ name = 'a', component = 'a.wasm', subscribe = [{ type = '*' }] }]";
+    let config = parse(inline).unwrap();
+    assert_eq!((config.data_dir.as_path(), config.handlers.len()), (Path::new("deploy/q"), 1));
+    let windows = SHORTEST.replace('\n', "\r\n");
+    assert_eq!(parse(&windows).unwrap().handlers.len(), 1);
+    assert_eq!(parse(&format!("\u{feff}{SHORTEST}")).unwrap().handlers.len(), 1);
+}
+
+#[test]
+fn a_path_without_a_folder_starts_here() {
+    let config = config::parse(SHORTEST, Path::new("runtime.toml")).unwrap();
+    assert_eq!(config.handlers[0].component, Path::new("hello.wasm"));
+}
+
+#[test]
+fn a_problem_can_be_taken_apart() {
+    let text = format!("{SHORTEST}timeout = 5\n");
+    let errors = parse(&text).unwrap_err();
+    let [problem] = errors.problems() else { panic!("{errors}") };
+    assert_eq!(problem.message(), "`timeout`: a unit is missing: write \"5s\"");
+    assert_eq!(&text[problem.span().unwrap()], "5");
+    assert_eq!(problem.label(), "expected a duration");
+    assert_eq!(problem.help_lines(), ["for example: timeout = \"5s\"; the units are ms, s, m, h, d"]);
+    assert!(errors.render(Color::Ansi).contains("\u{1b}["));
+    assert!(!errors.to_string().contains('\u{1b}'));
+}
+
+#[test]
+fn terminal_escapes_in_the_file_are_not_passed_on() {
+    let errors = parse("\"\\u001b[31m\" = 1\nqueue.engine = \"\\u001b[31m\"\n\"\u{7f}\" = \"\u{1b}[31m\"").unwrap_err();
+    assert!(!errors.to_string().contains('\u{1b}'), "{errors}");
+}
+
+#[test]
+fn very_many_problems_are_counted() {
+    let errors = parse(&"[[handler]]\n".repeat(1_000)).unwrap_err();
+    assert_eq!(errors.problems().len(), 1_000);
+    let last = errors.to_string();
+    assert_eq!(last.lines().last(), Some("error: 1000 errors in `deploy/runtime.toml`; the first 50 are shown"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_what_to_do() {
+    let errors = config::load(Path::new("no-such-folder/runtime.toml")).unwrap_err();
+    let expected = "\
+error: there is no configuration file `no-such-folder/runtime.toml`
+ |
+ = help: pass another with `--config FILE`
+ = help: or create it; this is a whole one:
+           [[handler]]
+           name = \"hello\"
+           component = \"hello.wasm\"
+           subscribe = [{ type = \"*\" }]";
+    assert_eq!(errors.to_string(), expected);
+    assert!(errors.source().is_some());
+
+    let folder = tempfile::tempdir().unwrap();
+    let errors = config::load(folder.path()).unwrap_err();
+    assert_eq!(errors.problems()[0].message(), format!("`{}` is a folder", folder.path().display()));
+}
+
+#[test]
+fn a_file_is_loaded_from_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("runtime.toml");
+    fs::write(&path, SHORTEST).unwrap();
+    assert_eq!(config::load(&path).unwrap().handlers[0].component, folder.path().join("hello.wasm"));
+
+    fs::write(&path, b"[runtime]\ndata-dir = \"caf\xe9\"\n").unwrap();
+    let errors = config::load(&path).unwrap_err();
+    assert_eq!(errors.problems()[0].message(), "the file is not UTF-8");
+    assert!(errors.to_string().contains("runtime.toml:2:16"), "{errors}");
+}
+
+/// Reads and renders `text`, whatever it is.
+fn survives(text: &str) {
+    if let Err(errors) = parse(text) {
+        assert!(!errors.problems().is_empty());
+        assert!(!errors.render(Color::Plain).is_empty());
+        assert!(!errors.render(Color::Ansi).is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        survives(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn no_heap_of_toml_panics(parts in proptest::collection::vec(prop::sample::select(PARTS), 0..40)) {
+        survives(&parts.concat());
+    }
+
+    #[test]
+    fn no_mutation_of_a_valid_file_panics(
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..6usize, any::<char>()), 1..6),
+    ) {
+        let mut characters: Vec<char> = FULL.chars().collect();
+        for (at, removed, inserted) in edits {
+            let at = at.index(characters.len());
+            let end = (at + removed).min(characters.len());
+            characters.splice(at..end, [inserted]);
+        }
+        survives(&characters.iter().collect::<String>());
+    }
+
+    #[test]
+    fn no_dropped_lines_panic(kept in proptest::collection::vec(any::<bool>(), 40)) {
+        let lines = FULL.lines().zip(kept.into_iter().cycle()).filter(|(_, kept)| *kept);
+        survives(&lines.map(|(line, _)| line).collect::<Vec<_>>().join("\n"));
+    }
+}
+
+/// What TOML is made of, and what may go wrong in it.
+const PARTS: &[&str] = &[
+    "[[handler]]",
+    "[handler]",
+    "[queue]",
+    "[defaults]",
+    "[runtime]",
+    "handler",
+    "queue",
+    "name",
+    "subscribe",
+    "lease",
+    "timeout",
+    "backoff",
+    "base",
+    "grant",
+    "emit",
+    "engine",
+    "type",
+    "=",
+    "=",
+    "=",
+    ".",
+    ",",
+    "[",
+    "]",
+    "{",
+    "}",
+    "\n",
+    "\n",
+    "\n",
+    "\r\n",
+    "\t",
+    "#",
+    "\"",
+    "'",
+    "\"\"\"",
+    "'''",
+    "\\",
+    "${",
+    "$${",
+    "}",
+    "${ROOT}",
+    "\"5s\"",
+    "\"${NOPE}\"",
+    "5",
+    "-1",
+    "1e9",
+    "inf",
+    "0x",
+    "true",
+    "1979-05-27",
+    "\u{feff}",
+    "ä",
+    "\u{0}",
+    "\u{202e}",
+    "日本",
+];

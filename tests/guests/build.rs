@@ -1,0 +1,86 @@
+//! Compiles the guests for wasm32-wasip2, with a cargo of its own, and copies them beside this package's other output.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+const TARGET: &str = "wasm32-wasip2";
+const PROFILE: &str = "guest";
+const PACKAGES: [&str; 4] =
+    ["gristmill-guest-components", "gristmill-plugin-log", "quickstart-orders", "quickstart-receipts"];
+/// What the guests are made of, below the root of the workspace.
+const SOURCES: [&str; 7] =
+    ["Cargo.toml", "Cargo.lock", "wit", "sdk/rust", "plugins", "examples/quickstart/handlers", "tests/guests/components"];
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo::error={}", error.replace('\n', "\ncargo::error="));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let here = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    let root = here.ancestors().nth(2).ok_or("this package is not in tests/guests")?;
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    // A directory of its own: the cargo that waits for this build holds the lock of the other.
+    let target_dir = target_dir(&out).join("guests");
+    compile(root, &target_dir)?;
+    let built = target_dir.join(TARGET).join(PROFILE);
+    for (directory, names) in [
+        (built.join("examples"), &["acker", "actor"][..]),
+        (built, &["gristmill_plugin_log", "quickstart_orders", "quickstart_receipts"]),
+    ] {
+        for name in names {
+            let file = format!("{name}.wasm");
+            let from = directory.join(&file);
+            fs::copy(&from, out.join(&file)).map_err(|error| format!("copying {}: {error}", from.display()))?;
+        }
+    }
+    println!("cargo::rustc-env=GRISTMILL_GUESTS={}", out.display());
+    Ok(())
+}
+
+fn compile(root: &Path, target_dir: &Path) -> Result<(), String> {
+    let mut cargo = Command::new(variable("CARGO")?);
+    cargo.current_dir(root).args(["build", "--locked", "--quiet", "--lib", "--examples"]);
+    cargo.args(["--target", TARGET, "--profile", PROFILE]).arg("--target-dir").arg(target_dir);
+    for package in PACKAGES {
+        cargo.args(["--package", package]);
+    }
+    // What the outer cargo set for native code, and for clippy.
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "CARGO_BUILD_TARGET"] {
+        cargo.env_remove(name);
+    }
+    let output = cargo.output().map_err(|error| format!("cannot run cargo: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    if !target_is_installed()? {
+        return Err(format!("the guests need the target {TARGET}; install it with: rustup target add {TARGET}"));
+    }
+    Err(format!("the guests do not compile:\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn target_is_installed() -> Result<bool, String> {
+    let output = Command::new(variable("RUSTC")?)
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .output()
+        .map_err(|error| format!("cannot run rustc: {error}"))?;
+    Ok(Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
+}
+
+/// The target directory that this build script's output is in: cargo marks it.
+fn target_dir(out: &Path) -> &Path {
+    out.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file()).unwrap_or(out)
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    env::var(name).map_err(|error| format!("{name}: {error}"))
+}

@@ -1,0 +1,71 @@
+//! The guest components that tests run. Building this package builds them; whoever depends on it can read them.
+//!
+//! ```
+//! let component = std::fs::read(gristmill_test_guests::path("acker")).unwrap();
+//! assert_eq!(&component[..4], b"\0asm");
+//! ```
+
+use std::path::PathBuf;
+
+/// Acks every event and imports no emitter.
+pub const ACKER: &str = "acker";
+/// Does what the event's type says: see the table in `components/examples/actor.rs`.
+pub const ACTOR: &str = "actor";
+/// The plugin that logs every event.
+pub const PLUGIN_LOG: &str = "gristmill_plugin_log";
+/// The quickstart's handler of orders.
+pub const QUICKSTART_ORDERS: &str = "quickstart_orders";
+/// The quickstart's handler of receipts.
+pub const QUICKSTART_RECEIPTS: &str = "quickstart_receipts";
+/// Every guest.
+pub const ALL: [&str; 5] = [ACKER, ACTOR, PLUGIN_LOG, QUICKSTART_ORDERS, QUICKSTART_RECEIPTS];
+
+/// The file of a guest.
+///
+/// # Panics
+/// When there is no guest of this name.
+#[must_use]
+#[track_caller]
+pub fn path(name: &str) -> PathBuf {
+    assert!(ALL.contains(&name), "no guest is called {name:?}; there are {ALL:?}");
+    PathBuf::from(env!("GRISTMILL_GUESTS")).join(name).with_extension("wasm")
+}
+
+/// The bytes of a guest.
+///
+/// # Panics
+/// When there is no guest of this name, or its file is gone.
+#[must_use]
+#[track_caller]
+pub fn bytes(name: &str) -> Vec<u8> {
+    let path = path(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guest_is_a_component() {
+        for name in ALL {
+            // The magic number, and the version and layer of a component.
+            assert_eq!(bytes(name)[..8], *b"\0asm\x0d\x00\x01\x00", "{name}");
+        }
+    }
+
+    #[test]
+    fn only_guests_that_emit_import_the_emitter() {
+        let emits = |name| {
+            let import = b"gristmill:events/emitter@0.1.0";
+            bytes(name).windows(import.len()).any(|window| window == import)
+        };
+        assert_eq!(ALL.map(emits), [false, true, false, true, false]);
+    }
+
+    #[test]
+    #[should_panic(expected = "no guest is called \"nobody\"")]
+    fn an_unknown_guest_is_named() {
+        let _ = path("nobody");
+    }
+}
