@@ -9,8 +9,15 @@ const PROFILE: &str = "guest";
 const PACKAGES: [&str; 4] =
     ["gristmill-guest-components", "gristmill-plugin-log", "quickstart-orders", "quickstart-receipts"];
 /// What the guests are made of, below the root of the workspace.
-const SOURCES: [&str; 7] =
-    ["Cargo.toml", "Cargo.lock", "wit", "sdk/rust", "plugins", "examples/quickstart/handlers", "tests/guests/components"];
+const SOURCES: [&str; 7] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "wit",
+    "sdk/rust",
+    "plugins",
+    "examples/quickstart/handlers",
+    "tests/guests/components",
+];
 
 fn main() -> ExitCode {
     match build() {
@@ -55,7 +62,8 @@ fn compile(root: &Path, target_dir: &Path) -> Result<(), String> {
         cargo.args(["--package", package]);
     }
     // What the outer cargo set for native code, and for clippy.
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "CARGO_BUILD_TARGET"] {
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "CARGO_BUILD_TARGET"]
+    {
         cargo.env_remove(name);
     }
     let output = cargo.output().map_err(|error| format!("cannot run cargo: {error}"))?;

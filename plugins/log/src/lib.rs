@@ -5,13 +5,7 @@ use gristmill_sdk::{Event, Raw, handler};
 /// Subscribe it to whatever you want to see go by.
 #[handler]
 fn log(event: Event<Raw>) {
-    tracing::info!(
-        r#type = event.ty,
-        source = event.source,
-        id = event.id,
-        subject = event.subject,
-        "event"
-    );
+    tracing::info!(r#type = event.ty, source = event.source, id = event.id, subject = event.subject, "event");
 }
 
 #[cfg(test)]
@@ -29,10 +23,7 @@ mod tests {
         let logs = host.logs();
         assert_eq!(logs.len(), 1);
         assert_eq!(logs[0].level, Level::Info);
-        assert_eq!(
-            logs[0].message,
-            r#"event type=com.acme.order.paid source=/test id=test-event subject="order 17""#
-        );
+        assert_eq!(logs[0].message, r#"event type=com.acme.order.paid source=/test id=test-event subject="order 17""#);
     }
 
     #[test]

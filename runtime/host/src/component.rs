@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gristmill_core::HandlerName;
 use wasmtime::component::Component as Compiled;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::error::Context as _;
 
 use crate::bindings::EventHostPre;
+use crate::bindings::types::{Delivery, Verdict};
 use crate::engine::{Host, TABLES_PER_INSTANCE};
-use crate::error::{HANDLER, LoadError};
+use crate::error::{HANDLER, LoadError, printable};
 use crate::inspect::{self, Import};
 use crate::options::Grants;
 use crate::state::State;
@@ -94,6 +97,7 @@ impl Component {
         let compile_time = started.elapsed();
         let permits = permits(&compiled, host.instances())?;
         let pre = host.linker().instantiate_pre(&compiled).and_then(EventHostPre::new).map_err(incompatible)?;
+        check_signature(&host, &compiled).map_err(incompatible)?;
         let identity = Arc::new(Identity { name, digest, grants });
         Ok(Self { inner: Arc::new(Loaded { host, identity, imports, pre, permits, compile_time }) })
     }
@@ -169,12 +173,28 @@ fn permits(compiled: &Compiled, instances: u32) -> Result<u32, LoadError> {
     if permits > instances { Err(LoadError::TooLarge { memories, tables, instances }) } else { Ok(permits) }
 }
 
+/// Checks the type of the handler's function, which the engine would do at the first call only.
+fn check_signature(host: &Host, compiled: &Compiled) -> wasmtime::Result<()> {
+    let ty = host.linker().substituted_component_type(compiled)?;
+    let handle = match ty.get_export(host.engine(), HANDLER).map(|export| export.ty) {
+        Some(ComponentItem::ComponentInstance(handler)) => handler.get_export(host.engine(), "handle"),
+        _ => None,
+    };
+    match handle.map(|export| export.ty) {
+        Some(ComponentItem::ComponentFunc(handle)) => handle
+            .typecheck::<(&Delivery,), (Verdict,)>(&ty.instance_type())
+            .with_context(|| format!("the function `handle` of {HANDLER}")),
+        _ => wasmtime::bail!("{HANDLER} has no function `handle`"),
+    }
+}
+
 #[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 fn incompatible(error: wasmtime::Error) -> LoadError {
     LoadError::Incompatible { reason: causes(&error) }
 }
 
-/// An error and its causes on one line.
+/// An error and its causes on one line. They quote names from the component.
 fn causes(error: &wasmtime::Error) -> String {
-    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let causes = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    printable(&causes)
 }

@@ -68,7 +68,7 @@ pub enum LoadError {
         exports: Vec<String>,
     },
     /// It imports what nobody provides.
-    #[error("the component imports what this host does not provide:\n{}\nbuild it without {}", unknown_imports(imports), them(imports))]
+    #[error("the component imports what this host does not provide:\n{}\nbuild the component without {}", unknown_imports(imports), them(imports))]
     UnknownImports {
         /// Their names, as imported.
         imports: Vec<String>,
@@ -87,7 +87,7 @@ pub enum LoadError {
         reason: String,
     },
     /// It would not fit if it were alone.
-    #[error("one instance needs {memories} memories and {tables} tables, more than the {instances} instances of this host have\nraise the number of instances")]
+    #[error("one instance needs {memories} memories and {tables} tables, more than the pool of this host has for {instances} instances in all\nmake the pool larger")]
     TooLarge {
         /// Linear memories of all its core instances.
         memories: u32,
@@ -111,7 +111,7 @@ fn listed(title: &str, names: &[String]) -> String {
     if names.is_empty() {
         return format!("{title} nothing");
     }
-    names.iter().fold(format!("{title}:"), |text, name| text + "\n  - " + name)
+    names.iter().fold(format!("{title}:"), |text, name| text + "\n  - " + &printable(name))
 }
 
 fn no_handler_advice(exports: &[String]) -> String {
@@ -127,10 +127,18 @@ fn no_handler_advice(exports: &[String]) -> String {
 
 fn unknown_imports(imports: &[String]) -> String {
     let lines: Vec<_> =
-        imports.iter().map(|name| format!("  - {name} ({})", provided::alternatives(name))).collect();
+        imports.iter().map(|name| format!("  - {} ({})", printable(name), printable(&provided::alternatives(name)))).collect();
     lines.join("\n")
 }
 
 fn them(imports: &[String]) -> &'static str {
     if imports.len() == 1 { "it" } else { "them" }
+}
+
+/// Text from a component that may be shown to a person: no control characters, on one line.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        shown
+    })
 }

@@ -1,4 +1,68 @@
 //! Runs event handlers that are WebAssembly components: component and delivery in, outcome out.
+//!
+//! A [`Host`] compiles [`Component`]s and owns a pool of instances. [`Component::handle`] runs one event through one
+//! fresh instance and returns a [`Report`]: the outcome, what was emitted, and what was logged. It does not know where
+//! events come from or what becomes of outcomes: there is no queue in here. This is the only crate that names wasmtime.
+//!
+//! - **Nothing of a guest is trusted.** Time, memory, emits and logs have limits; whatever a guest does ends as an
+//!   [`Outcome`](gristmill_core::Outcome), never as a panic. WASI is linked and powerless: no environment, no arguments,
+//!   no files, no network.
+//! - **A full pool waits.** Further calls queue up, first come, first served, and waiting is not the handler's time.
+//! - **Async code is never held up for more than a tick.** Compilation is off the async threads, and a guest that
+//!   computes gives way every millisecond.
+//! - **A component that cannot run does not load.** [`LoadError`] says what it is and what to do about it.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use gristmill_core::{Event, HandlerName, Outcome, Timestamp};
+//! use gristmill_host::{Grants, Host, HostOptions, Invocation, Limits, LoadRequest};
+//!
+//! // The smallest handler: acks every event. See `wit/gristmill.wit` for the types.
+//! let bytes = wat::parse_str(r#"(component
+//!     (type $payload (variant (case "text" string) (case "binary" (list u8))))
+//!     (type $event (record (field "id" string) (field "source" string) (field "type" string)
+//!         (field "subject" (option string)) (field "time" (option string))
+//!         (field "datacontenttype" (option string)) (field "dataschema" (option string))
+//!         (field "extensions" (list (tuple string string))) (field "data" (option $payload))))
+//!     (type $delivery (record (field "id" string) (field "queue" string) (field "attempt" u32)
+//!         (field "max-attempts" (option u32)) (field "enqueued-at" string) (field "event" $event)))
+//!     (type $failure (record (field "reason" string) (field "after" (option u32))))
+//!     (type $deferral (record (field "after" u32) (field "reason" (option string))))
+//!     (type $verdict (variant (case "ack" (option $payload)) (case "retry" $failure)
+//!         (case "defer" $deferral) (case "reject" string)))
+//!     (core module $m
+//!         (memory (export "memory") 1)
+//!         (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+//!         (func (export "handle") (param i32) (result i32) (i32.const 0)))
+//!     (core instance $i (instantiate $m))
+//!     (func $handle (param "delivery" $delivery) (result $verdict) (canon lift (core func $i "handle")
+//!         (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
+//!     (instance $handler (export "payload" (type $payload)) (export "event" (type $event))
+//!         (export "delivery" (type $delivery)) (export "failure" (type $failure))
+//!         (export "deferral" (type $deferral)) (export "verdict" (type $verdict))
+//!         (export "handle" (func $handle)))
+//!     (export "gristmill:events/handler@0.1.0" (instance $handler)))"#)?;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! let host = Host::new(HostOptions::default())?;
+//! let name = HandlerName::new("acker")?;
+//! let component = host.load(LoadRequest { name, bytes: bytes.into(), digest: None, grants: Grants::default() }).await?;
+//! let report = component.handle(Invocation {
+//!     delivery_id: "e1".to_owned(),
+//!     queue: "acker".to_owned(),
+//!     attempt: 1,
+//!     max_attempts: Some(5),
+//!     enqueued_at: Timestamp::EPOCH,
+//!     event: Arc::new(Event::new("1", "/shop", "com.acme.order.paid")),
+//!     limits: Limits::default(),
+//! }).await;
+//! assert_eq!(report.outcome, Outcome::Ack { result: None });
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
 mod backtrace;
 mod bindings;
 mod component;

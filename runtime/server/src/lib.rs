@@ -1,6 +1,27 @@
-//! The parts of the `gristmill` binary.
+//! The parts of the `gristmill` binary: what stands between the queue, the host and the people who use them.
+//!
+//! | module | noun |
+//! | --- | --- |
+//! | [`config`] | `runtime.toml`, checked |
+//! | [`registry`] | handlers: components under their configuration |
+//! | [`routing`] | which queues an event goes to |
+//! | [`dispatch`] | claim, run, settle |
+//! | [`http`] | the HTTP surface |
+//! | [`cli`] | the command line, and the commands that talk to a running runtime |
+//! | [`run`], [`check`], [`invoke`], [`offline`] | the commands that work without one |
+//! | [`report`], [`latency`], [`progress`] | what a person sees of a run |
 
+pub mod check;
 pub mod cli;
 pub mod config;
+pub mod dispatch;
+pub mod engine;
 pub mod http;
+pub mod invoke;
+pub mod latency;
+pub mod offline;
+pub mod progress;
+pub mod registry;
+pub mod report;
 pub mod routing;
+pub mod run;

@@ -1,1 +1,68 @@
-fn main(){}
+//! The `gristmill` binary: reads the command line, and hands over.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use gristmill::cli::args::{Args, Client, Command, Global, LogFormat};
+use gristmill::config::{self, Color, Config};
+use gristmill::progress::LogWriter;
+use gristmill::{check, cli, invoke, offline, run};
+use tracing_subscriber::EnvFilter;
+
+/// What has gone wrong before anything was done: the command line or the configuration.
+const USAGE: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = init_logs(&args.global) {
+        eprintln!("error: --log: {error}");
+        return ExitCode::from(USAGE);
+    }
+    match execute(&args).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}", cli::complaint(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::Run(run) => match load(&args.global) {
+            Ok(config) => run::run(run, &config).await,
+            Err(code) => Ok(code),
+        },
+        Command::Check(_) => match load(&args.global) {
+            Ok(config) => check::check(&config).await,
+            Err(code) => Ok(code),
+        },
+        Command::Invoke(args) => invoke::invoke(args).await,
+        Command::Client(Client::Publish(publish)) if publish.offline => match load(&args.global) {
+            Ok(config) => offline::publish(publish, &config).await,
+            Err(code) => Ok(code),
+        },
+        Command::Client(client) => cli::client(client, &args.global).await,
+    }
+}
+
+/// The configuration, or what to exit with: its errors are printed with carets.
+fn load(global: &Global) -> Result<Config, ExitCode> {
+    config::load(global.config_path()).map_err(|errors| {
+        let color = if std::io::stderr().is_terminal() { Color::Ansi } else { Color::Plain };
+        eprintln!("{}", errors.render(color).trim_end());
+        ExitCode::from(USAGE)
+    })
+}
+
+fn init_logs(global: &Global) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder().parse(&global.log)?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(LogWriter::default);
+    match global.log_format {
+        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -201,11 +201,7 @@ mod tests {
         let reason = json.to_string();
         assert_eq!(Error::from(json), Error::reject(reason));
         assert_eq!(Error::from(DataError::Missing), Error::reject("data: missing"));
-        for error in [
-            EmitError::Denied("t".into()),
-            EmitError::Invalid("t".into()),
-            EmitError::TooMuch("t".into()),
-        ] {
+        for error in [EmitError::Denied("t".into()), EmitError::Invalid("t".into()), EmitError::TooMuch("t".into())] {
             assert!(matches!(Verdict::from(Error::from(error)), Verdict::Reject(_)));
         }
         assert!(matches!(Verdict::from(Error::from(EmitError::Other("t".into()))), Verdict::Retry { .. }));

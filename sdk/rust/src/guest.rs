@@ -38,17 +38,26 @@ pub mod bindings {
 }
 
 /// One invocation.
-pub fn run<T: FromPayload, V: IntoVerdict>(
-    handler: impl FnOnce(Event<T>) -> V,
-    delivery: WitDelivery,
-) -> WitVerdict {
+pub fn run<T: FromPayload, V: IntoVerdict>(handler: impl FnOnce(Event<T>) -> V, delivery: WitDelivery) -> WitVerdict {
     logging::install();
     __private::dispatch(handler, delivery.into()).into()
 }
 
 pub(crate) fn emit(event: NewEvent) -> Result<String, EmitError> {
-    let NewEvent { id, source, ty, subject, datacontenttype, dataschema, extensions, data, key, priority, delay, dedupe_key } =
-        event;
+    let NewEvent {
+        id,
+        source,
+        ty,
+        subject,
+        datacontenttype,
+        dataschema,
+        extensions,
+        data,
+        key,
+        priority,
+        delay,
+        dedupe_key,
+    } = event;
     emitter::emit(&emitter::NewEvent {
         id,
         source,

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use gristmill_core::units::{parse_duration, parse_size};
 use gristmill_core::{EntryId, Pattern, QueueName, State};
@@ -17,14 +17,19 @@ const DEFAULT_CONFIG: &str = "runtime.toml";
 
 /// Runs event handlers written as WebAssembly components, over a durable queue that it brings along.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "gristmill", version, propagate_version = true, after_help = "\
+#[command(
+    name = "gristmill",
+    version,
+    propagate_version = true,
+    after_help = "\
 Examples:
   gristmill run                              run the deployment in ./runtime.toml
   gristmill publish events.ndjson            publish a file of CloudEvents, one a line
   gristmill queues                           what waits, runs and failed, queue by queue
   gristmill dead list                        the events that no attempt could handle
 
-Exit status: 0 done, 1 failed, 2 wrong usage.")]
+Exit status: 0 done, 1 failed, 2 wrong usage."
+)]
 pub struct Args {
     /// What holds for every command.
     #[command(flatten)]
@@ -180,7 +185,7 @@ pub struct ListEntries {
     /// The queue
     pub queue: QueueName,
     /// The state
-    #[arg(long, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)).try_map(|state| state.parse::<State>()))]
+    #[arg(long, value_parser = state_parser())]
     pub state: State,
     /// Which page
     #[command(flatten)]
@@ -196,8 +201,8 @@ pub struct PageFlags {
     /// How many to list at most, 1 to 1000
     #[arg(long, default_value_t = 100, value_parser = value_parser!(u16).range(1..=1_000))]
     pub limit: u16,
-    /// Go on where the page before ended
-    #[arg(long)]
+    /// Go on where the page before of this queue ended
+    #[arg(long, requires = "queue")]
     pub cursor: Option<String>,
 }
 
@@ -288,6 +293,10 @@ pub struct Invoke {
     pub memory: u64,
 }
 
+fn state_parser() -> impl TypedValueParser<Value = State> {
+    PossibleValuesParser::new(State::ALL.map(State::as_str)).try_map(|state| state.parse::<State>())
+}
+
 fn pattern(text: &str) -> Result<Pattern, Infallible> {
     Ok(Pattern::new(text))
 }
@@ -326,7 +335,7 @@ mod tests {
             "gristmill entries list orders --state dead --limit 1000 --cursor c",
             "gristmill entries show 0-1",
             "gristmill dead list",
-            "gristmill dead list orders",
+            "gristmill dead list orders --cursor c",
             "gristmill dead show 0-1",
             "gristmill dead redrive 0-1 0-2",
             "gristmill dead redrive --queue orders --all",
@@ -346,6 +355,7 @@ mod tests {
             "gristmill entries list orders",
             "gristmill entries list orders --state gone",
             "gristmill entries list orders --state dead --limit 1001",
+            "gristmill dead list --cursor c",
             "gristmill dead redrive",
             "gristmill dead redrive 0-1 --all",
             "gristmill dead redrive 0-1 --queue orders",

@@ -36,12 +36,7 @@ pub(super) async fn list(
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn show(
-    runtime: &Runtime,
-    args: &Show,
-    screen: Screen,
-    now: Timestamp,
-) -> anyhow::Result<ExitCode> {
+pub(super) async fn show(runtime: &Runtime, args: &Show, screen: Screen, now: Timestamp) -> anyhow::Result<ExitCode> {
     let entry = runtime.entry(&args.entry).await?;
     if args.json {
         screen.json(&entry)?;

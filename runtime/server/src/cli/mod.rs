@@ -18,8 +18,11 @@ use std::process::ExitCode;
 
 use gristmill_core::{Clock as _, SystemClock};
 
+use crate::http::Api;
+
 use args::{Client, Dead, Entries, Global};
 pub use event::EventFlags;
+use publish::Target;
 use runtime::Runtime;
 use screen::Screen;
 
@@ -31,7 +34,7 @@ pub async fn client(command: &Client, global: &Global) -> anyhow::Result<ExitCod
     let runtime = Runtime::new(global)?;
     let (screen, now) = (Screen::stdout(), SystemClock::new().now());
     let result = match command {
-        Client::Publish(args) => publish::publish(&runtime, args, screen, now).await,
+        Client::Publish(args) => publish::publish(&Target::Running(&runtime), args, screen, now).await,
         Client::Queues(args) => queues::queues(&runtime, args, screen, now).await,
         Client::Entries(Entries::List(args)) => entries::list(&runtime, args, screen, now).await,
         Client::Entries(Entries::Show(args)) | Client::Dead(Dead::Show(args)) => {
@@ -44,6 +47,14 @@ pub async fn client(command: &Client, global: &Global) -> anyhow::Result<ExitCod
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         result => result,
     }
+}
+
+/// `publish --offline`: into the store of a runtime that is stopped.
+///
+/// # Errors
+/// When the events cannot be read, or the store fails.
+pub async fn publish_offline(args: &args::Publish, api: &Api) -> anyhow::Result<ExitCode> {
+    publish::publish(&Target::Stopped(api), args, Screen::stdout(), SystemClock::new().now()).await
 }
 
 /// An error with its causes, escaped for a terminal.

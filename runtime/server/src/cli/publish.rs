@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use gristmill_core::Timestamp;
+use gristmill_core::{Event, Timestamp};
 use tokio::sync::mpsc;
 
 use super::args::Publish;
@@ -13,8 +13,8 @@ use super::ndjson::{Line, Source};
 use super::runtime::Runtime;
 use super::screen::Screen;
 use super::text::{count, one_line};
-use crate::http::Problem;
 use crate::http::model::{PublishReply, PublishResult, PublishStatus};
+use crate::http::{Api, Problem, publish_events};
 
 impl Publish {
     /// Where its events come from, and the events in batches: those of the file, or the one of the flags.
@@ -85,8 +85,25 @@ impl fmt::Display for Tally {
     }
 }
 
+/// Who takes the events.
+pub(super) enum Target<'a> {
+    /// A running runtime.
+    Running(&'a Runtime),
+    /// The store of a stopped one.
+    Stopped(&'a Api),
+}
+
+impl Target<'_> {
+    async fn publish(&self, events: &[&Event]) -> anyhow::Result<PublishReply> {
+        match self {
+            Self::Running(runtime) => runtime.publish(events).await,
+            Self::Stopped(api) => Ok(publish_events(api, events).await?),
+        }
+    }
+}
+
 pub(super) async fn publish(
-    runtime: &Runtime,
+    target: &Target<'_>,
     args: &Publish,
     screen: Screen,
     now: Timestamp,
@@ -99,7 +116,7 @@ pub(super) async fn publish(
             None => tally.to_string(),
         })?;
         let first = batch.first().map_or(1, |line| line.number);
-        let reply = publish_batch(runtime, &batch).await.with_context(|| {
+        let reply = publish_batch(target, &batch).await.with_context(|| {
             format!("{}it and what follows may or may not be published; before it: {tally}", input.place(first))
         })?;
         for (line, result) in batch.iter().zip(&reply.results) {
@@ -117,11 +134,11 @@ pub(super) async fn publish(
 }
 
 /// A result for each line: the runtime's for events, our own for what is none.
-async fn publish_batch(runtime: &Runtime, batch: &[Line]) -> anyhow::Result<PublishReply> {
+async fn publish_batch(target: &Target<'_>, batch: &[Line]) -> anyhow::Result<PublishReply> {
     let events: Vec<_> = batch.iter().filter_map(|line| line.event.as_ref().ok()).collect();
     let answers = match events.as_slice() {
         [] => Vec::new(),
-        events => runtime.publish(events).await?.results,
+        events => target.publish(events).await?.results,
     };
     let mut answers = answers.into_iter();
     let results = batch.iter().map(|line| match &line.event {

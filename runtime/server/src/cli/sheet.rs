@@ -34,14 +34,17 @@ fn head(entry: &Entry, now: Timestamp) -> String {
         soon if at > now => format!("{at} ({soon})"),
         ago => format!("{at} ({ago} ago)"),
     };
-    fields("", [
-        ("entry", entry.entry.to_string()),
-        ("queue", entry.queue.to_string()),
-        ("state", format!("{}, {}", entry.state, when(entry.at))),
-        ("enqueued", when(entry.enqueued_at)),
-        ("attempts", entry.attempts.to_string()),
-        ("priority", entry.priority.to_string()),
-    ])
+    fields(
+        "",
+        [
+            ("entry", entry.entry.to_string()),
+            ("queue", entry.queue.to_string()),
+            ("state", format!("{}, {}", entry.state, when(entry.at))),
+            ("enqueued", when(entry.enqueued_at)),
+            ("attempts", entry.attempts.to_string()),
+            ("priority", entry.priority.to_string()),
+        ],
+    )
 }
 
 fn attributes(event: &Event) -> String {
@@ -82,7 +85,10 @@ fn history(entry: &Entry, screen: Screen) -> String {
     }
     let omitted = match entry.history_omitted {
         0 => String::new(),
-        n => format!("{INDENT}{} between the first and the last ten are not kept\n", count(n.into(), "attempt", "attempts")),
+        n => format!(
+            "{INDENT}{} between the first and the last ten are not kept\n",
+            count(n.into(), "attempt", "attempts")
+        ),
     };
     let table: String = table.render(screen).lines().map(|line| format!("{INDENT}{line}\n")).collect();
     format!("history\n{table}{omitted}")
@@ -137,7 +143,8 @@ mod tests {
              "started_at": "1970-01-01T00:00:59.000Z", "duration_ms": 1000}
         ],
         "history_omitted": 0,
-        "event": {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.paid", "trace": "x", "data": {"b":1.10,"a":[]}},
+        "event": {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.paid", "trace": "x",
+                  "data": {"b":1.10,"a":[]}},
         "data_bytes": 17, "result": null
     }"#;
 

@@ -108,7 +108,9 @@ fn state(given: Option<String>) -> Result<State, Problem> {
 fn limit(given: Option<String>) -> Result<usize, Problem> {
     let Some(given) = given else { return Ok(DEFAULT_LIMIT) };
     let parsed = given.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    parsed.ok_or_else(|| invalid(format!("the parameter `limit` is a number from 1 to {MAX_LIMIT}, not `{}`", given.escape_debug())))
+    parsed.ok_or_else(|| {
+        invalid(format!("the parameter `limit` is a number from 1 to {MAX_LIMIT}, not `{}`", given.escape_debug()))
+    })
 }
 
 fn unknown_entry(entry: &EntryId) -> Problem {

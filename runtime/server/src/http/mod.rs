@@ -24,6 +24,7 @@ use gristmill_queue::Queue;
 
 use crate::routing::Router;
 pub use problem::Problem;
+pub(crate) use publish::publish_events;
 
 /// What the handlers of HTTP requests work with.
 #[derive(Clone)]
@@ -101,9 +102,6 @@ async fn unknown_path(uri: Uri) -> Problem {
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem::new(
         problem::WRONG_METHOD,
-        format!(
-            "`{}` does not understand {method}; the header `Allow` names what it does",
-            uri.path().escape_debug()
-        ),
+        format!("`{}` does not understand {method}; the header `Allow` names what it does", uri.path().escape_debug()),
     )
 }

@@ -84,7 +84,8 @@ pub struct Entry {
     pub history: Vec<Attempt>,
     /// How many attempts between the first and the last ten are not in `history`.
     pub history_omitted: u32,
-    /// The event as CloudEvents JSON. Lists leave data above 4 KiB out: ask for the entry alone. Done entries keep none.
+    /// The event as CloudEvents JSON. Lists leave data above 4 KiB out: ask for the entry alone. Done
+    /// entries keep none.
     pub event: Box<RawValue>,
     /// How many bytes of data the event has, whether they are shown or not.
     pub data_bytes: u64,

@@ -56,8 +56,7 @@ pub const NOT_READY: Kind = kind("urn:gristmill:problem:not-ready", "Not ready",
 /// The store cannot be used at the moment.
 pub const UNAVAILABLE: Kind = kind("urn:gristmill:problem:unavailable", "Unavailable", StatusCode::SERVICE_UNAVAILABLE);
 /// Something is broken on the side of the runtime.
-pub const INTERNAL: Kind =
-    kind("urn:gristmill:problem:internal", "Internal error", StatusCode::INTERNAL_SERVER_ERROR);
+pub const INTERNAL: Kind = kind("urn:gristmill:problem:internal", "Internal error", StatusCode::INTERNAL_SERVER_ERROR);
 
 /// One error, for programs (`type`, `status`) and for people (`title`, `detail`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

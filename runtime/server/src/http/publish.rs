@@ -87,8 +87,9 @@ async fn read(body: Body, limit: u64) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let mut read = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk
-            .map_err(|error| Problem::new(INVALID_REQUEST, format!("the body ended before it was complete: {error}")))?;
+        let chunk = chunk.map_err(|error| {
+            Problem::new(INVALID_REQUEST, format!("the body ended before it was complete: {error}"))
+        })?;
         if (read.len() + chunk.len()) as u64 > limit {
             return Err(Problem::new(
                 TOO_LARGE,
@@ -106,6 +107,12 @@ async fn parse<T: Send + 'static>(body: Bytes, parse: fn(Bytes) -> T) -> Result<
     }
     let parsed = tokio::task::spawn_blocking(move || parse(body)).await;
     parsed.map_err(|error| Problem::new(INTERNAL, format!("the body could not be parsed: {error}")))
+}
+
+/// Publishes events as a batch that came over HTTP is published.
+pub(crate) async fn publish_events(api: &Api, events: &[&Event]) -> Result<PublishReply, Problem> {
+    let judged = events.iter().map(|&event| Judged { name: Name::of(event), event: Ok(event.clone()) });
+    Ok(PublishReply { results: batch(api, judged.collect()).await? })
 }
 
 /// One event of a batch, or why it is none, and what it calls itself.

@@ -2,6 +2,8 @@
 
 mod mishap;
 mod order;
+#[cfg(test)]
+mod sample;
 
 use gristmill_sdk::{Error, Event, NewEvent, emit, handler};
 use serde::Serialize;
@@ -77,8 +79,7 @@ mod tests {
         assert_eq!(emitted[0].ty, "com.acme.receipt.requested");
         assert_eq!(emitted[0].subject.as_deref(), Some("A-1001"));
         let data: Value = emitted[0].data.as_ref().unwrap().json().unwrap();
-        let expected =
-            json!({ "order": "A-1001", "email": "ada@example.com", "total_cents": 2100, "currency": "EUR" });
+        let expected = json!({ "order": "A-1001", "email": "ada@example.com", "total_cents": 2100, "currency": "EUR" });
         assert_eq!(data, expected);
         assert_eq!(host.logs()[0].message, "paid order=A-1001 cents=2100");
     }

@@ -33,7 +33,8 @@ impl Order {
         if items.is_empty() {
             return Err(Error::reject(format!("order {id} has no items")));
         }
-        let cost = items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.quantity.saturating_mul(item.unit_cents)));
+        let cost =
+            items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.quantity.saturating_mul(item.unit_cents)));
         if cost != *total_cents {
             return Err(Error::reject(format!("order {id} says {total_cents} cents, and its items cost {cost}")));
         }

@@ -26,7 +26,11 @@ fn handle(event: Event<ReceiptRequest>) -> Result<Json<Receipt>, Error> {
     let number = order.strip_prefix("A-").or_reject(format!("order {order} is not one of ours"))?;
     let receipt = Receipt {
         number: format!("R-{number}"),
-        text: format!("Thank you! {}.{:02} {currency} received for order {order}.", total_cents / 100, total_cents % 100),
+        text: format!(
+            "Thank you! {}.{:02} {currency} received for order {order}.",
+            total_cents / 100,
+            total_cents % 100
+        ),
         to: email,
     };
     tracing::info!(receipt = receipt.number, to = receipt.to, "written");

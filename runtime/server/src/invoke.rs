@@ -1,0 +1,88 @@
+//! `gristmill invoke`: one component, one event, no queue.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
+use gristmill_core::{Clock as _, HandlerName, Outcome, SystemClock, json, units};
+use gristmill_host::{Grants, Host, HostOptions, Invocation, Limits, LoadRequest, Report};
+
+use crate::cli::args::Invoke;
+use crate::cli::screen;
+use crate::cli::text::{block, one_line, short};
+
+/// The largest event that is read, in bytes.
+const MAX_EVENT: u64 = 16 << 20;
+
+/// Runs the component once and prints what became of it. Fails unless it acked.
+///
+/// # Errors
+/// When the component or the event cannot be read, or are none.
+pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
+    let bytes = std::fs::read(&args.component).with_context(|| format!("cannot read {}", args.component.display()))?;
+    let event = json::parse(&read_event(&args.event)?).with_context(|| args.event.display().to_string())?;
+    let host = Host::new(HostOptions { instances: 16 })?;
+    let request = LoadRequest {
+        name: name_of(&args.component)?,
+        bytes: Bytes::from(bytes),
+        digest: None,
+        grants: Grants { emit: args.emit.clone() },
+    };
+    let component = host.load(request).await.map_err(|error| anyhow!("{}: {error}", args.component.display()))?;
+    let limits =
+        Limits { timeout: args.timeout, memory: args.memory, max_event_size: MAX_EVENT, ..Limits::default() };
+    let invocation = Invocation {
+        delivery_id: "invoke".to_owned(),
+        queue: component.name().to_string(),
+        attempt: 1,
+        max_attempts: None,
+        enqueued_at: SystemClock::new().now(),
+        event: Arc::new(event),
+        limits,
+    };
+    let report = component.handle(invocation).await;
+    screen::print(&describe(&report))?;
+    Ok(if matches!(report.outcome, Outcome::Ack { .. }) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read_event(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().take(MAX_EVENT).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX_EVENT).read_to_end(&mut bytes))
+    };
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(bytes)
+}
+
+/// A handler is called as its file, as far as names go.
+fn name_of(path: &Path) -> anyhow::Result<HandlerName> {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let name: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).take(63).collect();
+    Ok(HandlerName::new(name.trim_start_matches(['-', '_', '.'])).or_else(|_| HandlerName::new("handler"))?)
+}
+
+fn describe(report: &Report) -> String {
+    let mut lines = vec![format!("outcome  {}", report.outcome.kind())];
+    if let Some(reason) = report.outcome.reason() {
+        lines.push(format!("reason   {}", block(reason, "         ")));
+    }
+    if let Outcome::Ack { result: Some(result) } = &report.outcome {
+        lines.push(format!("result   {}", one_line(&String::from_utf8_lossy(result))));
+    }
+    lines.push(format!("time     {}", short(report.duration)));
+    lines.push(format!("memory   {}", units::format_size(report.peak_memory)));
+    for emit in &report.emits {
+        let event = serde_json::to_string(&json::Structured(&emit.event)).unwrap_or_default();
+        lines.push(format!("emitted  {}", one_line(&event)));
+    }
+    for line in &report.logs {
+        lines.push(format!("log      {:<5} {}: {}", line.level, one_line(&line.context), one_line(&line.message)));
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,31 @@
+//! `gristmill publish --offline`: into the store of a runtime that is stopped.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::bail;
+
+use crate::cli::args::Publish;
+use crate::config::{Config, EngineKind};
+use crate::http::{Api, Readiness};
+use crate::{cli, engine, registry};
+
+/// Opens the store, publishes, and closes it.
+///
+/// # Errors
+/// When a runtime has the store open, or nothing would be left of what was published.
+pub async fn publish(args: &Publish, config: &Config) -> anyhow::Result<ExitCode> {
+    if config.queue.engine == EngineKind::Memory {
+        bail!("the memory engine keeps nothing: publish to a running runtime, or use `engine = \"rocksdb\"`");
+    }
+    let queue = engine::open(config).await?;
+    let api = Api {
+        queue: queue.clone(),
+        router: Arc::new(registry::router(config)),
+        handlers: Arc::new(config.handlers.iter().map(|handler| handler.name.clone()).collect()),
+        readiness: Readiness::default(),
+    };
+    let published = cli::publish_offline(args, &api).await;
+    queue.close().await?;
+    published
+}

@@ -1,0 +1,111 @@
+//! The handlers of a deployment: each a loaded component and the configuration it runs under.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gristmill_core::{HandlerName, QueueName};
+use gristmill_host::{Component, Grants, Host, HostError, HostOptions, Limits, LoadError, LoadRequest};
+use gristmill_queue::QueueOptions;
+
+use crate::config::{Config, HandlerConfig};
+use crate::routing::Router;
+
+/// Instances beyond one for each delivery that may run at once: so that no handler waits for another's.
+const SPARE_INSTANCES: usize = 8;
+
+/// A handler that can run.
+#[derive(Clone, Debug)]
+pub struct Handler {
+    /// Its configuration.
+    pub config: HandlerConfig,
+    /// Its component.
+    pub component: Component,
+    /// What each call may use.
+    pub limits: Limits,
+}
+
+/// Why a handler cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// Its file cannot be read.
+    #[error("handler `{handler}`: cannot read {}: {error}", .path.display())]
+    Read {
+        /// The handler.
+        handler: HandlerName,
+        /// Its component's file.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// Its component is refused.
+    #[error("handler `{handler}`: {}: {error}", .path.display())]
+    Load {
+        /// The handler.
+        handler: HandlerName,
+        /// Its component's file.
+        path: PathBuf,
+        /// Why.
+        error: LoadError,
+    },
+}
+
+/// A host with room for every handler's concurrency.
+///
+/// # Errors
+/// When the WebAssembly engine does not start.
+pub fn host(config: &Config) -> Result<Host, HostError> {
+    let wanted = config.handlers.iter().map(|handler| handler.concurrency).sum::<usize>() + SPARE_INSTANCES;
+    let instances = u32::try_from(wanted).unwrap_or(u32::MAX).min(gristmill_host::MAX_INSTANCES);
+    Host::new(HostOptions { instances })
+}
+
+/// Loads every handler; one result each, in the order of the configuration.
+pub async fn load(host: &Host, config: &Config) -> Vec<Result<Arc<Handler>, HandlerError>> {
+    let mut handlers = Vec::with_capacity(config.handlers.len());
+    for handler in &config.handlers {
+        handlers.push(load_one(host, handler, config.queue.max_event_size).await.map(Arc::new));
+    }
+    handlers
+}
+
+async fn load_one(host: &Host, config: &HandlerConfig, max_event_size: u64) -> Result<Handler, HandlerError> {
+    let path = config.component.clone();
+    let name = config.name.clone();
+    let read = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || std::fs::read(path)
+    });
+    let bytes = match read.await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => return Err(HandlerError::Read { handler: name, path, error }),
+        Err(error) => return Err(HandlerError::Read { handler: name, path, error: std::io::Error::other(error) }),
+    };
+    let request = LoadRequest {
+        name: name.clone(),
+        bytes: Bytes::from(bytes),
+        digest: config.digest.clone(),
+        grants: Grants { emit: config.emit.clone() },
+    };
+    match host.load(request).await {
+        Ok(component) => {
+            let limits = Limits { timeout: config.timeout, memory: config.memory, max_event_size, ..Limits::default() };
+            Ok(Handler { config: config.clone(), component, limits })
+        }
+        Err(error) => Err(HandlerError::Load { handler: name, path, error }),
+    }
+}
+
+/// Where the events of this deployment go.
+#[must_use]
+pub fn router(config: &Config) -> Router {
+    Router::new(config.handlers.iter().map(|handler| (handler.name.clone(), handler.subscribe.clone())))
+}
+
+/// The queues of this deployment and their options.
+pub fn queues(config: &Config) -> impl Iterator<Item = (QueueName, QueueOptions)> + '_ {
+    config.handlers.iter().map(|handler| {
+        let options = QueueOptions { retry: handler.retry, lease: handler.lease, ..QueueOptions::default() };
+        (handler.name.clone(), options)
+    })
+}

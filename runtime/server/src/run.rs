@@ -1,0 +1,294 @@
+//! `gristmill run`: everything started in order, and stopped in the opposite one.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use gristmill_core::{Clock, SystemClock};
+use gristmill_queue::{Publish, Queue, QueueStats};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::cli::args::Run;
+use crate::cli::ndjson::Source;
+use crate::cli::screen::{self, Screen};
+use crate::cli::text::one_line;
+use crate::config::Config;
+use crate::dispatch::{Dispatcher, Phase};
+use crate::http::{self, Api, Readiness};
+use crate::latency::Latencies;
+use crate::progress::Progress;
+use crate::registry::{self, Handler};
+use crate::report::{self, Baseline};
+use crate::routing::Router;
+use crate::engine;
+
+/// How often an idle check looks at the queues.
+const IDLE_INTERVAL: Duration = Duration::from_millis(20);
+/// How long open HTTP connections may take to end.
+const HTTP_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs a deployment until it is stopped, or idle if that is asked for.
+///
+/// # Errors
+/// When something cannot be started: the store, a component, the address.
+pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let handlers = load(config).await?;
+    let queue = engine::open(config).await?;
+    let runtime = Runtime::start(config, handlers, queue).await?;
+    let work = runtime.work(args, config);
+    let refused = tokio::select! {
+        worked = work => worked?,
+        () = signals.next() => 0,
+    };
+    let baseline = runtime.baseline.clone();
+    let (queue, latencies) = (runtime.queue.clone(), runtime.latencies.clone());
+    runtime.stop(config.shutdown_grace, &mut signals).await;
+    if args.until_idle {
+        screen::print(&report::render(&*queue, &baseline, &latencies, Screen::stdout()).await?)?;
+    }
+    queue.close().await?;
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn load(config: &Config) -> anyhow::Result<Vec<Arc<Handler>>> {
+    let host = registry::host(config)?;
+    let mut handlers = Vec::new();
+    let mut errors = Vec::new();
+    for loaded in registry::load(&host, config).await {
+        match loaded {
+            Ok(handler) => {
+                let component = &handler.component;
+                info!(handler = %component.name(), digest = component.digest(),
+                    compile_ms = u64::try_from(component.compile_time().as_millis()).unwrap_or(u64::MAX), "loaded");
+                handlers.push(handler);
+            }
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    if !errors.is_empty() {
+        bail!("{}", errors.join("\nerror: "));
+    }
+    Ok(handlers)
+}
+
+/// A deployment at work.
+struct Runtime {
+    queue: Arc<dyn Queue>,
+    router: Arc<Router>,
+    latencies: Arc<Latencies>,
+    baseline: Baseline,
+    phase: watch::Sender<Phase>,
+    dispatchers: JoinSet<()>,
+    readiness: Readiness,
+    http: tokio::task::JoinHandle<()>,
+    stop_http: watch::Sender<bool>,
+}
+
+impl Runtime {
+    async fn start(config: &Config, handlers: Vec<Arc<Handler>>, queue: Arc<dyn Queue>) -> anyhow::Result<Self> {
+        let stats = queue.stats().await?;
+        warn_of_orphans(config, &stats);
+        let router = Arc::new(registry::router(config));
+        let latencies = Arc::new(Latencies::default());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}; choose another address with `[http] listen`", config.listen))?;
+        let address = listener.local_addr()?;
+        let readiness = Readiness::default();
+        let api = Api {
+            queue: queue.clone(),
+            router: router.clone(),
+            handlers: Arc::new(handlers.iter().map(|handler| handler.config.name.clone()).collect()),
+            readiness: readiness.clone(),
+        };
+        let (stop_http, mut stopping) = watch::channel(false);
+        let http = tokio::spawn(async move {
+            let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
+            if let Err(error) = axum::serve(listener, http::routes(api)).with_graceful_shutdown(stopped).await {
+                warn!(%error, "HTTP ended");
+            }
+        });
+        let (phase, phases) = watch::channel(Phase::Running);
+        let mut dispatchers = JoinSet::new();
+        for handler in handlers {
+            let observed = (latencies.clone(), phases.clone());
+            let dispatcher = Dispatcher::new(handler, queue.clone(), router.clone(), clock.clone(), observed);
+            dispatchers.spawn(dispatcher.run());
+        }
+        readiness.open();
+        let capabilities = queue.capabilities();
+        info!(url = %format_args!("http://{address}"), engine = capabilities.engine, durability = %capabilities.durability,
+            handlers = dispatchers.len(), "ready");
+        Ok(Self {
+            queue,
+            router,
+            latencies,
+            baseline: Baseline::new(&stats),
+            phase,
+            dispatchers,
+            readiness,
+            http,
+            stop_http,
+        })
+    }
+
+    /// Publishes what was asked for, and returns when there is nothing left to do, if that was asked for. The number of
+    /// lines that were refused.
+    async fn work(&self, args: &Run, config: &Config) -> anyhow::Result<u64> {
+        let publish = async {
+            match &args.publish {
+                Some(file) => publish_file(&*self.queue, &self.router, &Source::new(file)).await,
+                None => Ok(0),
+            }
+        };
+        if !args.until_idle {
+            publish.await?;
+            return std::future::pending().await;
+        }
+        let progress = Progress::start();
+        let published = watch::Sender::new(false);
+        let publish = async {
+            let refused = publish.await;
+            published.send_replace(true);
+            refused
+        };
+        let idle = self.until_idle(config, &progress, published.subscribe());
+        let (refused, idle) = tokio::join!(publish, idle);
+        progress.finish();
+        idle?;
+        refused
+    }
+
+    async fn until_idle(
+        &self,
+        config: &Config,
+        progress: &Progress,
+        published: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let ours: BTreeSet<_> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
+        let horizon = config.handlers.iter().map(|handler| handler.retry.backoff.max).max().unwrap_or_default();
+        let clock = SystemClock::new();
+        let mut interval = tokio::time::interval(IDLE_INTERVAL);
+        loop {
+            interval.tick().await;
+            // Asked before looking: what was published by then is among the numbers.
+            let published = *published.borrow();
+            let mut stats = self.queue.stats().await?;
+            stats.retain(|stats| ours.contains(stats.queue.as_str()));
+            show(progress, &stats);
+            let soon = clock.now().after(horizon);
+            if published && stats.iter().all(|stats| is_idle(stats, soon)) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn stop(mut self, grace: Duration, signals: &mut Signals) {
+        self.readiness.close();
+        self.phase.send_replace(Phase::Draining);
+        let drained = async { while self.dispatchers.join_next().await.is_some() {} };
+        let in_time = tokio::select! {
+            drained = tokio::time::timeout(grace, drained) => drained.is_ok(),
+            () = signals.next() => false,
+        };
+        if !in_time {
+            warn!("handlers still run: their deliveries are released");
+            self.phase.send_replace(Phase::Releasing);
+            while self.dispatchers.join_next().await.is_some() {}
+        }
+        self.stop_http.send_replace(true);
+        if tokio::time::timeout(HTTP_GRACE, &mut self.http).await.is_err() {
+            self.http.abort();
+        }
+        info!("stopped");
+    }
+}
+
+/// Entries that nobody handles are no error: a handler may have been taken out for a while. But somebody should know.
+fn warn_of_orphans(config: &Config, stats: &[QueueStats]) {
+    for stats in stats {
+        let waiting = stats.ready + stats.scheduled;
+        if waiting > 0 && config.handlers.iter().all(|handler| handler.name != stats.queue) {
+            warn!(queue = %stats.queue, entries = waiting, "this queue has entries and no handler");
+        }
+    }
+}
+
+fn is_idle(stats: &QueueStats, soon: gristmill_core::Timestamp) -> bool {
+    // A scheduled entry whose time is not known counts as one that is due.
+    let sleeping = stats.scheduled == 0 || stats.next_due.is_some_and(|due| due > soon);
+    stats.ready == 0 && stats.leased == 0 && sleeping
+}
+
+fn show(progress: &Progress, stats: &[QueueStats]) {
+    let sum = |count: fn(&QueueStats) -> u64| stats.iter().map(count).sum::<u64>();
+    let (ended, published) = (sum(|s| s.totals.acked + s.totals.dead_lettered), sum(|s| s.totals.published));
+    let message = format!(
+        "{} ready, {} running, {} to be retried, {} dead",
+        sum(|s| s.ready),
+        sum(|s| s.leased),
+        sum(|s| s.scheduled),
+        sum(|s| s.dead)
+    );
+    progress.show(ended, published, message);
+}
+
+/// Publishes every line that is an event; the others are reported. How many those were.
+async fn publish_file(queue: &dyn Queue, router: &Router, source: &Source) -> anyhow::Result<u64> {
+    let mut refused = 0;
+    let mut batches = source.stream().with_context(|| format!("cannot read {source}"))?;
+    let mut complain = |line: u64, error: &dyn std::fmt::Display| {
+        refused += 1;
+        warn!("{}:{line}: {}", one_line(&source.to_string()), one_line(&error.to_string()));
+    };
+    while let Some(batch) = batches.recv().await {
+        let mut numbers = Vec::new();
+        let mut publishes = Vec::new();
+        for line in batch.with_context(|| format!("cannot read {source} any further"))? {
+            match line.event {
+                Ok(event) => {
+                    numbers.push(line.number);
+                    let queues = router.route(&event);
+                    publishes.push(Publish::new(event, queues));
+                }
+                Err(error) => complain(line.number, &error),
+            }
+        }
+        let results = queue.publish(publishes).await?.results;
+        for (number, result) in numbers.into_iter().zip(results) {
+            if let Err(error) = result {
+                complain(number, &error);
+            }
+        }
+    }
+    Ok(refused)
+}
+
+/// What asks a process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "stopping; once more to stop at once");
+    }
+}
