@@ -176,16 +176,17 @@ fn permits(compiled: &Compiled, instances: u32) -> Result<u32, LoadError> {
 /// Checks the type of the handler's function, which the engine would do at the first call only.
 fn check_signature(host: &Host, compiled: &Compiled) -> wasmtime::Result<()> {
     let ty = host.linker().substituted_component_type(compiled)?;
-    let handle = match ty.get_export(host.engine(), HANDLER).map(|export| export.ty) {
-        Some(ComponentItem::ComponentInstance(handler)) => handler.get_export(host.engine(), "handle"),
-        _ => None,
+    let Some(ComponentItem::ComponentInstance(handler)) = ty.get_export(host.engine(), HANDLER).map(|export| export.ty)
+    else {
+        wasmtime::bail!("{HANDLER} is not an interface");
     };
-    match handle.map(|export| export.ty) {
-        Some(ComponentItem::ComponentFunc(handle)) => handle
-            .typecheck::<(&Delivery,), (Verdict,)>(&ty.instance_type())
-            .with_context(|| format!("the function `handle` of {HANDLER}")),
-        _ => wasmtime::bail!("{HANDLER} has no function `handle`"),
-    }
+    let Some(ComponentItem::ComponentFunc(handle)) = handler.get_export(host.engine(), "handle").map(|export| export.ty)
+    else {
+        wasmtime::bail!("{HANDLER} has no function `handle`");
+    };
+    handle
+        .typecheck::<(&Delivery,), (Verdict,)>(&ty.instance_type())
+        .with_context(|| format!("the function `handle` of {HANDLER}"))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]

@@ -1,5 +1,7 @@
 //! Every reason not to load a component, and its words: `load-errors/*.err`. Rewrite them with `UPDATE_GOLDEN=1`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! The same host with a guest as people write them: Rust, the SDK, and the standard library.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::sync::Arc;

@@ -109,6 +109,7 @@ impl Dispatcher {
     }
 
     async fn deliver(&self, delivery: Delivery) {
+        debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, "delivering");
         let mut phase = self.phase.clone();
         let report = tokio::select! {
             biased;

@@ -23,7 +23,7 @@ async fn main() -> ExitCode {
     match execute(&args).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{}", cli::complaint(&error));
+            eprint!("{}", cli::complaint(&error));
             ExitCode::FAILURE
         }
     }

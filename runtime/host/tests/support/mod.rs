@@ -1,6 +1,7 @@
 //! Guests written in WebAssembly text, so that each test shows all that its guest does.
 
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -28,8 +28,8 @@ impl Screen {
         if !io::stdout().is_terminal() {
             return Self::Plain;
         }
-        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-        Self::Terminal { width: columns.filter(|&columns| columns > 0).unwrap_or(DEFAULT_WIDTH) }
+        let width = console::Term::stdout().size_checked().map(|(_, columns)| columns);
+        Self::Terminal { width: width.filter(|&columns| columns > 0).unwrap_or(DEFAULT_WIDTH) }
     }
 
     /// JSON: indented for a person, on one line for a program.

@@ -1,0 +1,238 @@
+//! `make bench`: what the parts do, beside a floor that does only the unavoidable work.
+//!
+//! Every case runs interleaved with its floor, [`RUNS`] times, on the same machine and in the same process; medians are
+//! reported. Only ratios mean something on a shared machine.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark: whatever fails ends it")]
+#![allow(missing_docs, reason = "a program")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gristmill::cli::screen::Screen;
+use gristmill::cli::table::{Column, Table};
+use gristmill::config;
+use gristmill::dispatch::{Dispatcher, Phase};
+use gristmill::latency::Latencies;
+use gristmill::registry;
+use gristmill_core::{Event, Outcome, QueueName, SystemClock};
+use gristmill_host::Invocation;
+use gristmill_queue::{Claim, Confirm, Engine, EngineOptions, Publish, Queue, QueueOptions, RocksDb, Settle};
+use rocksdb::{DB, Options, WriteBatch};
+use serde_json::json;
+use tokio::sync::watch;
+
+const RUNS: usize = 5;
+const PAYLOAD: usize = 256;
+const BATCH: usize = 256;
+const EVENTS: usize = 64 * BATCH;
+const HANDLED: usize = 8 * BATCH;
+const CONCURRENCY: usize = 4;
+
+fn name() -> QueueName {
+    QueueName::new("bench").unwrap()
+}
+
+fn event(n: usize) -> Event {
+    Event { data: Some(Bytes::from(vec![b'x'; PAYLOAD])), ..Event::new(n.to_string(), "/bench", "bench.event") }
+}
+
+async fn open(directory: &tempfile::TempDir) -> Engine {
+    let engine = RocksDb::open(&directory.path().join("queue"), EngineOptions::default()).unwrap();
+    engine.configure(name(), QueueOptions::default()).await.unwrap();
+    engine
+}
+
+async fn fill(queue: &dyn Queue, events: usize) {
+    for first in (0..events).step_by(BATCH) {
+        let batch = (first..first + BATCH).map(|n| Publish::new(event(n), [name()])).collect();
+        assert!(queue.publish(batch).await.unwrap().results.iter().all(Result::is_ok));
+    }
+}
+
+/// Events a second.
+fn rate(events: usize, elapsed: Duration) -> f64 {
+    f64::from(u32::try_from(events).unwrap()) / elapsed.as_secs_f64()
+}
+
+async fn publish() -> f64 {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = open(&directory).await;
+    let started = Instant::now();
+    fill(&queue, EVENTS).await;
+    rate(EVENTS, started.elapsed())
+}
+
+fn raw(directory: &tempfile::TempDir) -> DB {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    DB::open(&options, directory.path()).unwrap()
+}
+
+/// The same bytes in the same batches, each synced.
+fn publish_floor() -> f64 {
+    let directory = tempfile::tempdir().unwrap();
+    let db = raw(&directory);
+    let value = vec![b'x'; PAYLOAD + 64];
+    let started = Instant::now();
+    for first in (0..EVENTS).step_by(BATCH) {
+        let mut batch = WriteBatch::default();
+        for n in first..first + BATCH {
+            batch.put(n.to_be_bytes(), &value);
+        }
+        db.write(batch).unwrap();
+        db.flush_wal(true).unwrap();
+    }
+    rate(EVENTS, started.elapsed())
+}
+
+async fn claim_and_settle() -> f64 {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = open(&directory).await;
+    fill(&queue, EVENTS).await;
+    let started = Instant::now();
+    let mut settled = 0;
+    while settled < EVENTS {
+        let claimed = queue.claim(Claim::new(name(), BATCH)).await.unwrap();
+        settled += claimed.len();
+        let acks = claimed.iter().map(|delivery| Settle::new(delivery.lease, Outcome::Ack { result: None }));
+        queue.settle(acks.collect(), Confirm::Committed).await.unwrap();
+    }
+    rate(EVENTS, started.elapsed())
+}
+
+/// Read a value, put a lease; delete both, put a header: in the same batches, without a sync.
+fn claim_and_settle_floor() -> f64 {
+    let directory = tempfile::tempdir().unwrap();
+    let db = raw(&directory);
+    let value = vec![b'x'; PAYLOAD + 64];
+    for n in 0..EVENTS {
+        db.put(n.to_be_bytes(), &value).unwrap();
+    }
+    let started = Instant::now();
+    for first in (0..EVENTS).step_by(BATCH) {
+        let (mut claim, mut settle) = (WriteBatch::default(), WriteBatch::default());
+        for n in first..first + BATCH {
+            assert!(db.get_pinned(n.to_be_bytes()).unwrap().is_some());
+            let lease = (EVENTS + n).to_be_bytes();
+            claim.put(lease, [0; 24]);
+            settle.single_delete(lease);
+            settle.single_delete(n.to_be_bytes());
+            settle.put((2 * EVENTS + n).to_be_bytes(), [0; 96]);
+        }
+        db.write(claim).unwrap();
+        db.write(settle).unwrap();
+    }
+    rate(EVENTS, started.elapsed())
+}
+
+fn deployment(directory: &tempfile::TempDir) -> config::Config {
+    let component = gristmill_test_guests::path(gristmill_test_guests::ACKER);
+    let text = format!(
+        "[[handler]]\nname = \"bench\"\ncomponent = {component:?}\nsubscribe = [{{ type = \"*\" }}]\nconcurrency = {CONCURRENCY}\n"
+    );
+    config::parse(&text, &directory.path().join("runtime.toml")).unwrap()
+}
+
+async fn handler(config: &config::Config) -> Arc<registry::Handler> {
+    registry::load(&registry::host(config).unwrap(), config).await.remove(0).unwrap()
+}
+
+/// Published with a sync, dispatched to a component, acked.
+async fn end_to_end() -> f64 {
+    let directory = tempfile::tempdir().unwrap();
+    let config = deployment(&directory);
+    let queue: Arc<dyn Queue> = Arc::new(open(&directory).await);
+    let (phase, phases) = watch::channel(Phase::Running);
+    let observed = (Arc::new(Latencies::default()), phases);
+    let router = Arc::new(registry::router(&config));
+    let dispatcher =
+        Dispatcher::new(handler(&config).await, queue.clone(), router, Arc::new(SystemClock::new()), observed);
+    let running = tokio::spawn(dispatcher.run());
+    let started = Instant::now();
+    fill(&*queue, HANDLED).await;
+    while queue.stats().await.unwrap()[0].totals.acked < HANDLED as u64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let elapsed = started.elapsed();
+    phase.send_replace(Phase::Draining);
+    running.await.unwrap();
+    rate(HANDLED, elapsed)
+}
+
+/// The calls alone: the same component, as often, as concurrently, without a queue.
+async fn end_to_end_floor() -> f64 {
+    let directory = tempfile::tempdir().unwrap();
+    let handler = handler(&deployment(&directory)).await;
+    let started = Instant::now();
+    let calls = (0..CONCURRENCY).map(|_| {
+        let handler = handler.clone();
+        tokio::spawn(async move {
+            for n in 0..HANDLED / CONCURRENCY {
+                let invocation = Invocation {
+                    delivery_id: n.to_string(),
+                    queue: "bench".to_owned(),
+                    attempt: 1,
+                    max_attempts: None,
+                    enqueued_at: gristmill_core::Timestamp::EPOCH,
+                    event: Arc::new(event(n)),
+                    limits: handler.limits.clone(),
+                };
+                let report = handler.component.handle(invocation).await;
+                assert!(matches!(report.outcome, Outcome::Ack { .. }), "{:?}", report.outcome);
+            }
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+    rate(HANDLED, started.elapsed())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut results: Vec<(&str, Vec<f64>, Vec<f64>)> =
+        ["publish", "claim and settle", "end to end"].map(|case| (case, Vec::new(), Vec::new())).into();
+    for run in 0..=RUNS {
+        let measured = [
+            (runtime.block_on(publish()), publish_floor()),
+            (runtime.block_on(claim_and_settle()), claim_and_settle_floor()),
+            (runtime.block_on(end_to_end()), runtime.block_on(end_to_end_floor())),
+        ];
+        // The first run warms up.
+        if run > 0 {
+            for ((_, values, floors), (value, floor)) in results.iter_mut().zip(measured) {
+                values.push(value);
+                floors.push(floor);
+            }
+        }
+    }
+    let mut table = Table::new([
+        Column::Key("CASE"),
+        Column::Number("EVENTS/S"),
+        Column::Number("FLOOR"),
+        Column::Number("RATIO"),
+    ]);
+    let mut list = Vec::new();
+    for (case, values, floors) in results {
+        let ratio = median(values.iter().zip(&floors).map(|(value, floor)| value / floor).collect());
+        let (value, floor) = (median(values), median(floors));
+        table.row([case.to_owned(), format!("{value:.0}"), format!("{floor:.0}"), format!("{ratio:.2}")]);
+        list.push(json!({ "case": case, "value": value, "unit": "events/s", "floor": floor, "ratio": ratio,
+            "target": null, "met": null }));
+    }
+    println!(
+        "engine rocksdb, durability fsync, payload {PAYLOAD} B, batch {BATCH}, concurrency {CONCURRENCY}, backlog {EVENTS} \
+         (end to end {HANDLED}); medians of {RUNS} runs, interleaved with the floors"
+    );
+    print!("{}", table.render(Screen::Plain));
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let path = std::path::Path::new(&target).join("bench.json");
+    std::fs::write(&path, serde_json::to_string_pretty(&list).unwrap()).unwrap();
+    println!("written to {}", path.display());
+}

@@ -1,0 +1,224 @@
+//! A deployment in a temporary directory, run by the real binary.
+#![allow(dead_code, reason = "shared by test binaries that use different parts")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's rig")]
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// No signal that a test waits for takes longer, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Deployment {
+    directory: TempDir,
+}
+
+/// The binary that cargo has just built.
+pub fn gristmill() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
+    for name in ["GRISTMILL_URL", "GRISTMILL_CONFIG", "GRISTMILL_LOG", "GRISTMILL_LOG_FORMAT"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A handler of the guest `actor` with short limits. `extra` is more TOML.
+pub fn actor(name: &str, subscribe: &str, extra: &str) -> String {
+    handler(name, gristmill_test_guests::ACTOR, subscribe, &format!("grant = {{ emit = [\"test.*\"] }}\n{extra}"))
+}
+
+/// A handler of the guest `acker`.
+pub fn acker(name: &str, subscribe: &str) -> String {
+    handler(name, gristmill_test_guests::ACKER, subscribe, "")
+}
+
+fn handler(name: &str, guest: &str, subscribe: &str, extra: &str) -> String {
+    let component = gristmill_test_guests::path(guest);
+    format!(
+        "[[handler]]\nname = \"{name}\"\ncomponent = {component:?}\nsubscribe = [{subscribe}]\n\
+         timeout = \"2s\"\nmemory = \"16MiB\"\nmax-attempts = 3\n\
+         backoff = {{ base = \"100ms\", factor = 1.0, max = \"1s\", jitter = 0.0 }}\n{extra}\n"
+    )
+}
+
+/// An event of type `ty`.
+pub fn event(id: &str, ty: &str, data: Value) -> Value {
+    json!({ "specversion": "1.0", "id": id, "source": "/test", "type": ty, "data": data })
+}
+
+impl Deployment {
+    pub fn new(handlers: &[String]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let head = "[http]\nlisten = \"127.0.0.1:0\"\n[runtime]\nshutdown-grace = \"1s\"\n";
+        std::fs::write(directory.path().join("runtime.toml"), format!("{head}{}", handlers.concat())).unwrap();
+        Self { directory }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path().join("runtime.toml")
+    }
+
+    /// Writes the events as NDJSON.
+    pub fn events(&self, events: &[Value]) -> PathBuf {
+        let path = self.path().join("events.ndjson");
+        let lines = events.iter().fold(String::new(), |mut lines, event| {
+            writeln!(lines, "{event}").unwrap();
+            lines
+        });
+        std::fs::write(&path, lines).unwrap();
+        path
+    }
+
+    /// A command of the binary, with this deployment's configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = gristmill();
+        command.args(arguments).arg("--config").arg(self.config());
+        command
+    }
+
+    /// Publishes the events, runs until nothing is left to do, and returns what the command printed.
+    pub fn run_until_idle(&self, events: &[Value]) -> Output {
+        let file = self.events(events);
+        let mut command = self.command(&["run", "--until-idle", "--publish"]);
+        let output = command.arg(file).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// Starts the runtime, and returns when it is ready.
+    pub fn start(&self) -> Running {
+        self.start_with(&[])
+    }
+
+    pub fn start_with(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(&["run", "--log", "debug", "--log-format", "json"]);
+        let mut child = command.args(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let record = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "message": line }));
+                if sender.send(record).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut running = Running { child, lines, url: String::new() };
+        running.url = running.await_log("ready")["url"].as_str().unwrap().to_owned();
+        running
+    }
+}
+
+/// A runtime at work; killed when dropped.
+pub struct Running {
+    child: Child,
+    lines: Receiver<Value>,
+    pub url: String,
+}
+
+impl Running {
+    /// The next log record with this message.
+    pub fn await_log(&self, message: &str) -> Value {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(record) if record["message"] == message => return record,
+                Ok(record) => seen.push(record.to_string()),
+                Err(_) => panic!("{message:?} was not logged, but:\n{}", seen.join("\n")),
+            }
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Value {
+        let (status, body) = self.request(reqwest::Method::GET, path, "", String::new());
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// Publishes in structured mode; the reply's only result.
+    pub fn publish(&self, event: &Value) -> Value {
+        let (status, body) =
+            self.request(reqwest::Method::POST, "/v1/events", "application/cloudevents+json", event.to_string());
+        assert_eq!(status, 202, "{body}");
+        body["results"][0].clone()
+    }
+
+    pub fn request(&self, method: reqwest::Method, path: &str, content_type: &str, body: String) -> (u16, Value) {
+        let url = format!("{}{path}", self.url);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+            let mut request = client.request(method, url);
+            if !content_type.is_empty() {
+                request = request.header("content-type", content_type).body(body);
+            }
+            let response = request.send().await.unwrap();
+            let status = response.status().as_u16();
+            let body = response.bytes().await.unwrap();
+            (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+        })
+    }
+
+    /// Every entry of a queue in a state.
+    pub fn entries(&self, queue: &str, state: &str) -> Vec<Value> {
+        self.get(&format!("/v1/queues/{queue}/entries?state={state}&limit=1000"))["items"].as_array().unwrap().clone()
+    }
+
+    /// The entry of the event with this id, in a state.
+    pub fn entry(&self, queue: &str, state: &str, id: &str) -> Value {
+        let entries = self.entries(queue, state);
+        let found = entries.iter().find(|entry| entry["event"]["id"] == id);
+        found.unwrap_or_else(|| panic!("no {state} entry of {id} in {queue}: {entries:?}")).clone()
+    }
+
+    /// A command of the binary that talks to this runtime.
+    pub fn client(&self, arguments: &[&str]) -> Output {
+        gristmill().args(arguments).args(["--url", &self.url]).output().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let killed = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+    }
+
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Stops it as an operator would.
+    pub fn stop(self) {
+        self.signal("TERM");
+        let status = self.wait();
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The outcomes in an entry's history.
+pub fn outcomes(entry: &Value) -> Vec<String> {
+    let history = entry["history"].as_array().unwrap();
+    history.iter().map(|attempt| attempt["outcome"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The reason of the last attempt.
+pub fn reason(entry: &Value) -> String {
+    entry["history"].as_array().unwrap().last().unwrap()["reason"].as_str().unwrap().to_owned()
+}
