@@ -110,11 +110,14 @@ fn emitted_events_reach_their_subscribers_with_the_ack_and_only_then() {
         acker("other", "{ subject = \"elsewhere\" }"),
     ]);
     let data = json!({ "count": 3, "type": "test.made" });
-    let running = after(&deployment, &[
-        event("1", "test.emit", data.clone()),
-        event("2", "test.emit-then-retry", data.clone()),
-        event("3", "test.emit-then-trap", data),
-    ]);
+    let running = after(
+        &deployment,
+        &[
+            event("1", "test.emit", data.clone()),
+            event("2", "test.emit-then-retry", data.clone()),
+            event("3", "test.emit-then-trap", data),
+        ],
+    );
     let parent = running.entry("actor", "done", "1")["entry"].as_str().unwrap().to_owned();
     for queue in ["first", "second"] {
         let done = running.entries(queue, "done");
@@ -270,7 +273,9 @@ fn a_run_ends_with_a_table() {
     let deployment = one_actor();
     let output = deployment.run_until_idle(&[event("1", "test.ack", json!(1)), event("2", "test.reject", json!(1))]);
     let table = text(&output.stdout);
-    for word in ["QUEUE", "PUBLISHED", "ACKED", "RETRIED", "DEAD", "EVENTS/S", "P50", "P99", "Dead letters", "bad order"] {
+    for word in
+        ["QUEUE", "PUBLISHED", "ACKED", "RETRIED", "DEAD", "EVENTS/S", "P50", "P99", "Dead letters", "bad order"]
+    {
         assert!(table.contains(word), "{word} in\n{table}");
     }
 }

@@ -212,12 +212,8 @@ fn main() {
             }
         }
     }
-    let mut table = Table::new([
-        Column::Key("CASE"),
-        Column::Number("EVENTS/S"),
-        Column::Number("FLOOR"),
-        Column::Number("RATIO"),
-    ]);
+    let mut table =
+        Table::new([Column::Key("CASE"), Column::Number("EVENTS/S"), Column::Number("FLOOR"), Column::Number("RATIO")]);
     let mut list = Vec::new();
     for (case, values, floors) in results {
         let ratio = median(values.iter().zip(&floors).map(|(value, floor)| value / floor).collect());

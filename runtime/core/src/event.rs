@@ -182,7 +182,16 @@ fn text(name: &str, value: &str) -> Result<(), EventError> {
 
 fn extension_name(name: &str) -> Result<(), EventError> {
     const RESERVED: [&str; 10] = [
-        "id", "source", "type", "specversion", "subject", "time", "datacontenttype", "dataschema", "data", "data_base64",
+        "id",
+        "source",
+        "type",
+        "specversion",
+        "subject",
+        "time",
+        "datacontenttype",
+        "dataschema",
+        "data",
+        "data_base64",
     ];
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
         return Err(invalid(name, "attribute names are lower-case letters a-z and digits"));

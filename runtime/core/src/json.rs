@@ -33,8 +33,7 @@ pub fn parse(text: &[u8]) -> Result<Event, EventError> {
 /// # Errors
 /// When the text is not a JSON array.
 pub fn parse_batch(text: &[u8]) -> Result<Vec<Result<Event, EventError>>, EventError> {
-    let items: Vec<&RawValue> =
-        serde_json::from_slice(text).map_err(|error| EventError::Json(error.to_string()))?;
+    let items: Vec<&RawValue> = serde_json::from_slice(text).map_err(|error| EventError::Json(error.to_string()))?;
     Ok(items.into_iter().map(|item| parse(item.get().as_bytes())).collect())
 }
 

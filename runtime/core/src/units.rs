@@ -132,7 +132,10 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5_400)));
         assert_eq!(parse_duration("30 s"), Ok(Duration::from_secs(30)));
-        assert_eq!(parse_duration("30").unwrap_err().to_string(), "a unit is missing: write \"30s\" (one of ms, s, m, h, d)");
+        assert_eq!(
+            parse_duration("30").unwrap_err().to_string(),
+            "a unit is missing: write \"30s\" (one of ms, s, m, h, d)"
+        );
         assert_eq!(parse_duration("5 sec").unwrap_err().to_string(), "unknown unit `sec`: use one of ms, s, m, h, d");
         assert!(parse_duration("").is_err());
         assert!(parse_duration("-1s").is_err());

@@ -180,7 +180,8 @@ fn check_signature(host: &Host, compiled: &Compiled) -> wasmtime::Result<()> {
     else {
         wasmtime::bail!("{HANDLER} is not an interface");
     };
-    let Some(ComponentItem::ComponentFunc(handle)) = handler.get_export(host.engine(), "handle").map(|export| export.ty)
+    let Some(ComponentItem::ComponentFunc(handle)) =
+        handler.get_export(host.engine(), "handle").map(|export| export.ty)
     else {
         wasmtime::bail!("{HANDLER} has no function `handle`");
     };

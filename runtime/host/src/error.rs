@@ -48,13 +48,17 @@ pub enum LoadError {
     )]
     CoreModule,
     /// It begins as WebAssembly does, but cannot be read to its end.
-    #[error("the component is damaged: {reason}\nit was cut short or changed after it was built: copy or build it again")]
+    #[error(
+        "the component is damaged: {reason}\nit was cut short or changed after it was built: copy or build it again"
+    )]
     Damaged {
         /// Where reading failed, and how.
         reason: String,
     },
     /// The file is not the one that was pinned.
-    #[error("the digest is not the one that is pinned\n  pinned: {pinned}\n  actual: {actual}\nif the new file is wanted, pin its digest")]
+    #[error(
+        "the digest is not the one that is pinned\n  pinned: {pinned}\n  actual: {actual}\nif the new file is wanted, pin its digest"
+    )]
     DigestMismatch {
         /// What was asked for.
         pinned: String,
@@ -62,13 +66,21 @@ pub enum LoadError {
         actual: String,
     },
     /// A component, but no handler.
-    #[error("the component does not export {HANDLER}\n{}\n{}", listed("it exports", exports), no_handler_advice(exports))]
+    #[error(
+        "the component does not export {HANDLER}\n{}\n{}",
+        listed("it exports", exports),
+        no_handler_advice(exports)
+    )]
     NoHandler {
         /// What it exports.
         exports: Vec<String>,
     },
     /// It imports what nobody provides.
-    #[error("the component imports what this host does not provide:\n{}\nbuild the component without {}", unknown_imports(imports), them(imports))]
+    #[error(
+        "the component imports what this host does not provide:\n{}\nbuild the component without {}",
+        unknown_imports(imports),
+        them(imports)
+    )]
     UnknownImports {
         /// Their names, as imported.
         imports: Vec<String>,
@@ -81,13 +93,17 @@ pub enum LoadError {
     )]
     EmitNotGranted,
     /// The name of an interface is right, its content is not.
-    #[error("an interface of the component is not what its name says: {reason}\nbuild it against the released WIT packages")]
+    #[error(
+        "an interface of the component is not what its name says: {reason}\nbuild it against the released WIT packages"
+    )]
     Incompatible {
         /// Which, and how.
         reason: String,
     },
     /// It would not fit if it were alone.
-    #[error("one instance needs {memories} memories and {tables} tables, more than the pool of this host has for {instances} instances in all\nmake the pool larger")]
+    #[error(
+        "one instance needs {memories} memories and {tables} tables, more than the pool of this host has for {instances} instances in all\nmake the pool larger"
+    )]
     TooLarge {
         /// Linear memories of all its core instances.
         memories: u32,
@@ -97,7 +113,9 @@ pub enum LoadError {
         instances: u32,
     },
     /// It is not valid, or uses what this engine cannot run.
-    #[error("the component does not compile: {reason}\nit was built for another engine or by a toolchain with a fault: build it again with a current one")]
+    #[error(
+        "the component does not compile: {reason}\nit was built for another engine or by a toolchain with a fault: build it again with a current one"
+    )]
     DoesNotCompile {
         /// The engine's words.
         reason: String,
@@ -119,15 +137,19 @@ fn no_handler_advice(exports: &[String]) -> String {
     if exports_any(&["gristmill:events/handler@"]) {
         "it was built against another version of gristmill:events: build it against 0.1.0".to_owned()
     } else if exports_any(&["gristmill:events/batch-handler@", "wasi:cli/run@", "wasi:http/", "wasi:messaging/"]) {
-        format!("this version of Gristmill runs {HANDLER} only: implement the world `event-handler` of gristmill:events")
+        format!(
+            "this version of Gristmill runs {HANDLER} only: implement the world `event-handler` of gristmill:events"
+        )
     } else {
         "implement the world `event-handler` of gristmill:events, in Rust with `#[gristmill_sdk::handler]`".to_owned()
     }
 }
 
 fn unknown_imports(imports: &[String]) -> String {
-    let lines: Vec<_> =
-        imports.iter().map(|name| format!("  - {} ({})", printable(name), printable(&provided::alternatives(name)))).collect();
+    let lines: Vec<_> = imports
+        .iter()
+        .map(|name| format!("  - {} ({})", printable(name), printable(&provided::alternatives(name))))
+        .collect();
     lines.join("\n")
 }
 
@@ -138,7 +160,11 @@ fn them(imports: &[String]) -> &'static str {
 /// Text from a component that may be shown to a person: no control characters, on one line.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if c.is_control() {
+            shown.extend(c.escape_default())
+        } else {
+            shown.push(c)
+        }
         shown
     })
 }

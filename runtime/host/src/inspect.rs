@@ -107,7 +107,8 @@ fn damaged(error: wasmparser::BinaryReaderError) -> LoadError {
 
 /// What something that is not WebAssembly looks like, and what to do about it.
 fn other_format(bytes: &[u8]) -> (String, &'static str) {
-    const COMPONENT: &str = "name the `.wasm` file that the build wrote: `target/wasm32-wasip2/release/NAME.wasm` for Rust";
+    const COMPONENT: &str =
+        "name the `.wasm` file that the build wrote: `target/wasm32-wasip2/release/NAME.wasm` for Rust";
     const NATIVE: &str = "build it for WebAssembly: `cargo build --target wasm32-wasip2`";
     const UNPACK: &str = "unpack it and name the `.wasm` file inside";
     const MAGIC: [(&[u8], &str, &str); 9] = [
@@ -131,7 +132,10 @@ fn other_format(bytes: &[u8]) -> (String, &'static str) {
     };
     let start = text.trim_start_matches('\u{feff}').trim_start();
     if start.starts_with("(component") || start.starts_with("(module") || start.starts_with(";;") {
-        return ("WebAssembly text".to_owned(), "turn it into a binary: `wasm-tools parse component.wat -o component.wasm`");
+        return (
+            "WebAssembly text".to_owned(),
+            "turn it into a binary: `wasm-tools parse component.wat -o component.wasm`",
+        );
     }
     if start.starts_with("version https://git-lfs") {
         return ("a Git LFS pointer".to_owned(), "fetch the file that it stands for: `git lfs pull`");
@@ -176,7 +180,8 @@ mod tests {
 
     #[test]
     fn no_prefix_of_a_component_is_taken_for_a_whole_one() {
-        let bytes = wat::parse_str(r#"(component (core module (func nop)) (instance $i) (export "a" (instance $i)))"#).unwrap();
+        let bytes =
+            wat::parse_str(r#"(component (core module (func nop)) (instance $i) (export "a" (instance $i)))"#).unwrap();
         for end in 0..bytes.len() {
             let part = &bytes[..end];
             let result = expect_wasm(part).and_then(|()| expect_handler(part, &Grants::default()));

@@ -221,11 +221,25 @@ mod tests {
         let twice = vec![("a".to_owned(), String::new()), ("a".to_owned(), String::new())];
         let mut outbox = outbox(0, &limits);
         let denied = emit(&mut outbox, new_event("a\nb"));
-        assert!(matches!(denied, Err(EmitError::Denied(m)) if m == r#"type `a\nb` is not covered by the grant emit = ["com.acme.*"]"#));
-        assert!(matches!(emit(&mut outbox, NewEvent { extensions: twice, ..new_event("com.acme.a") }), Err(EmitError::Invalid(_))));
-        assert!(matches!(emit(&mut outbox, NewEvent { id: Some(String::new()), ..new_event("com.acme.a") }), Err(EmitError::Invalid(_))));
-        assert!(matches!(emit(&mut outbox, NewEvent { key: Some("k".into()), ..new_event("com.acme.a") }), Err(EmitError::Other(_))));
-        assert!(matches!(emit(&mut outbox, NewEvent { dedupe_key: Some("k".into()), ..new_event("com.acme.a") }), Err(EmitError::Other(_))));
+        assert!(
+            matches!(denied, Err(EmitError::Denied(m)) if m == r#"type `a\nb` is not covered by the grant emit = ["com.acme.*"]"#)
+        );
+        assert!(matches!(
+            emit(&mut outbox, NewEvent { extensions: twice, ..new_event("com.acme.a") }),
+            Err(EmitError::Invalid(_))
+        ));
+        assert!(matches!(
+            emit(&mut outbox, NewEvent { id: Some(String::new()), ..new_event("com.acme.a") }),
+            Err(EmitError::Invalid(_))
+        ));
+        assert!(matches!(
+            emit(&mut outbox, NewEvent { key: Some("k".into()), ..new_event("com.acme.a") }),
+            Err(EmitError::Other(_))
+        ));
+        assert!(matches!(
+            emit(&mut outbox, NewEvent { dedupe_key: Some("k".into()), ..new_event("com.acme.a") }),
+            Err(EmitError::Other(_))
+        ));
         assert!(matches!(emit(&mut outbox, with(6_001)), Err(EmitError::TooMuch(_))), "one event");
         assert!(emit(&mut outbox, with(5_500)).is_ok());
         assert!(matches!(emit(&mut outbox, with(5_500)), Err(EmitError::TooMuch(_))), "in all");

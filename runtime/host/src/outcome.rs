@@ -34,9 +34,7 @@ pub(crate) fn of_verdict(verdict: Verdict) -> Outcome {
     match verdict {
         Verdict::Ack(result) => Outcome::Ack { result: result.map(payload_bytes) },
         Verdict::Retry(failure) => Outcome::Retry { reason: cut(failure.reason), after: failure.after.map(millis) },
-        Verdict::Defer(deferral) => {
-            Outcome::Defer { reason: deferral.reason.map(cut), after: millis(deferral.after) }
-        }
+        Verdict::Defer(deferral) => Outcome::Defer { reason: deferral.reason.map(cut), after: millis(deferral.after) },
         Verdict::Reject(reason) => Outcome::Reject { reason: cut(reason) },
     }
 }
@@ -67,7 +65,9 @@ pub(crate) fn of_failure(failure: &Failure, timeout: Duration, stderr: &str) -> 
     let in_guest = error.is::<Trap>() || !trace.is_empty();
     let reason = format!("{}{trace}", error.root_cause());
     match failure {
-        Failure::Instantiate(_) if !in_guest => Outcome::HostError { reason: format!("cannot make an instance: {reason}") },
+        Failure::Instantiate(_) if !in_guest => {
+            Outcome::HostError { reason: format!("cannot make an instance: {reason}") }
+        }
         // What fails in a call without a trap is the guest's doing too: text that is not UTF-8, a list out of bounds.
         _ => Outcome::Trap { reason: cut(with_last_words(stderr, &reason)) },
     }

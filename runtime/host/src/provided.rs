@@ -114,7 +114,9 @@ mod tests {
         assert_eq!(status("wasi:io/poll@0.2.99"), Some(ImportStatus::Provided));
         assert_eq!(status("wasi:cli/environment@0.2.3"), Some(ImportStatus::Powerless));
         assert_eq!(status("wasi:logging/logging@0.1.0-draft"), Some(ImportStatus::Provided));
-        for unknown in ["wasi:io/poll@0.3.0", "wasi:io/poll@0.2.0-rc", "wasi:io/poll", "wasi:logging/logging@0.1.0", "x"] {
+        for unknown in
+            ["wasi:io/poll@0.3.0", "wasi:io/poll@0.2.0-rc", "wasi:io/poll", "wasi:logging/logging@0.1.0", "x"]
+        {
             assert_eq!(status(unknown), None, "{unknown}");
         }
     }

@@ -27,9 +27,7 @@ fn handling(handle: &str) -> Guest<'_> {
 #[tokio::test]
 async fn a_verdict_becomes_an_outcome() {
     // A verdict is a case at 1024 and its content from 1028; the event's type is at 52 of the delivery, as the text.
-    let text = |at: u32| {
-        format!("(i64.store offset={at} (i32.const 0) (i64.load offset=52 (local.get $delivery)))")
-    };
+    let text = |at: u32| format!("(i64.store offset={at} (i32.const 0) (i64.load offset=52 (local.get $delivery)))");
     let case = |case: u32| format!("(i32.store (i32.const 1024) (i32.const {case}))");
     let word = |at: u32, value: u32| format!("(i32.store (i32.const {at}) (i32.const {value}))");
     let ty = "com.acme.test".to_owned();
@@ -71,14 +69,16 @@ async fn textual_data_crosses_as_text_and_other_data_as_bytes() {
 
 #[tokio::test]
 async fn a_trap_says_what_and_where() {
-    let guest = Guest { items: "(func $inner (unreachable))", handle: "(call $inner) (i32.const 0)", ..Guest::default() };
+    let guest =
+        Guest { items: "(func $inner (unreachable))", handle: "(call $inner) (i32.const 0)", ..Guest::default() };
     let Outcome::Trap { reason } = run(guest, invocation()).await.outcome else { panic!("a trap") };
     assert_eq!(reason, "wasm trap: wasm `unreachable` instruction executed\n  0: inner\n  1: handle");
 }
 
 #[tokio::test]
 async fn endless_recursion_is_a_trap_with_a_short_backtrace() {
-    let guest = Guest { items: "(func $deeper (call $deeper))", handle: "(call $deeper) (i32.const 0)", ..Guest::default() };
+    let guest =
+        Guest { items: "(func $deeper (call $deeper))", handle: "(call $deeper) (i32.const 0)", ..Guest::default() };
     let Outcome::Trap { reason } = run(guest, invocation()).await.outcome else { panic!("a trap") };
     assert!(reason.starts_with("wasm trap: call stack exhausted\n  0: deeper\n"), "{reason}");
     assert!(reason.ends_with(" more") && reason.lines().count() == 14, "{reason}");
@@ -95,7 +95,11 @@ async fn a_verdict_that_is_none_is_the_handlers_fault() {
 
 #[tokio::test]
 async fn a_handler_that_computes_too_long_is_interrupted_where_it_is() {
-    let guest = Guest { items: "(func $spin (loop $again (br $again)))", handle: "(call $spin) (unreachable)", ..Guest::default() };
+    let guest = Guest {
+        items: "(func $spin (loop $again (br $again)))",
+        handle: "(call $spin) (unreachable)",
+        ..Guest::default()
+    };
     let report = run(guest, with_timeout(Duration::from_millis(20))).await;
     let Outcome::Timeout { reason } = &report.outcome else { panic!("{:?}", report.outcome) };
     assert_eq!(reason, "the handler ran longer than its time-out of 20ms\n  0: spin\n  1: handle");
@@ -221,14 +225,19 @@ async fn an_emit_after_too_many_hops_is_a_loop_whatever_the_verdict() {
     let mut event = Event::new("1", "/test", "com.acme.a");
     event.extensions.insert(HOPS_EXTENSION.to_owned(), MAX_HOPS.to_string());
     let report = run(emitter(), Invocation { event: Arc::new(event), ..invocation() }).await;
-    assert!(matches!(&report.outcome, Outcome::Loop { reason } if reason.contains("com.acme.a")), "{:?}", report.outcome);
+    assert!(
+        matches!(&report.outcome, Outcome::Loop { reason } if reason.contains("com.acme.a")),
+        "{:?}",
+        report.outcome
+    );
     assert!(report.emits.is_empty());
 }
 
 /// Writes `text` to stderr and then does `then`.
 fn with_stderr(then: &str, text: &str) -> Bytes {
     let items = format!("(data (i32.const 4096) {text:?})");
-    let handle = format!("(call $write (call $stderr) (i32.const 4096) (i32.const {}) (i32.const 3072)) {then}", text.len());
+    let handle =
+        format!("(call $write (call $stderr) (i32.const 4096) (i32.const {}) (i32.const 3072)) {then}", text.len());
     let guest = Guest {
         imports: r#"
             (import "wasi:io/error@0.2.0" (instance $errors (export "error" (type (sub resource)))))
@@ -263,7 +272,8 @@ fn with_stderr(then: &str, text: &str) -> Bytes {
 #[tokio::test]
 async fn stderr_is_logged_and_its_end_explains_a_trap() {
     let host = host(1);
-    let panic = "reading\nthread 'main' panicked at src/lib.rs:7:9:\nno such order\nnote: run with `RUST_BACKTRACE=1`\n";
+    let panic =
+        "reading\nthread 'main' panicked at src/lib.rs:7:9:\nno such order\nnote: run with `RUST_BACKTRACE=1`\n";
     let mut silent = invocation();
     silent.limits.max_log_bytes = 0;
     let component = host.load(request(with_stderr("(unreachable)", panic))).await.unwrap();
@@ -281,10 +291,14 @@ async fn stderr_is_logged_and_its_end_explains_a_trap() {
 #[tokio::test]
 async fn exit_is_no_verdict() {
     let bytes = with_stderr("(call $exit (i32.const 0)) (unreachable)", "bye\n");
-    let Outcome::Trap { reason } = host(1).load(request(bytes)).await.unwrap().handle(invocation()).await.outcome else {
+    let Outcome::Trap { reason } = host(1).load(request(bytes)).await.unwrap().handle(invocation()).await.outcome
+    else {
         panic!("a trap")
     };
-    assert!(reason.starts_with("bye\nthe handler called exit with status 0 instead of returning a verdict"), "{reason}");
+    assert!(
+        reason.starts_with("bye\nthe handler called exit with status 0 instead of returning a verdict"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
@@ -329,7 +343,9 @@ async fn a_full_pool_waits_and_waiting_is_not_the_handlers_time() {
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..12 {
         let component = if number % 2 == 0 { spin.clone() } else { ack.clone() };
-        calls.spawn(async move { component.handle(with_timeout(Duration::from_millis(25))).await.outcome.kind().as_str() });
+        calls.spawn(
+            async move { component.handle(with_timeout(Duration::from_millis(25))).await.outcome.kind().as_str() },
+        );
     }
     let mut outcomes = calls.join_all().await;
     outcomes.sort_unstable();

@@ -76,7 +76,11 @@ async fn a_panic_is_a_trap_with_its_message_first_and_no_panic_machinery() {
 async fn other_ends() {
     let component = actor().await;
     let trap = component.handle(act("test.trap")).await;
-    assert!(reason(&trap).starts_with("wasm trap: wasm `unreachable` instruction executed\n  0: "), "{}", reason(&trap));
+    assert!(
+        reason(&trap).starts_with("wasm trap: wasm `unreachable` instruction executed\n  0: "),
+        "{}",
+        reason(&trap)
+    );
     let exit = component.handle(act("test.exit")).await;
     assert!(reason(&exit).starts_with("the handler called exit with status "), "{}", reason(&exit));
     let alloc = component.handle(act("test.alloc")).await;

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_core::{EntryId, Event, Outcome, QueueName, RetryPolicy, State};
@@ -30,13 +29,13 @@ fn sink() -> QueueName {
     QueueName::new("sink").unwrap()
 }
 
-async fn open(directory: &Path) -> Arc<Engine> {
+async fn open(directory: &Path) -> Engine {
     let engine = RocksDb::open(directory, EngineOptions::default()).unwrap();
     let retry = RetryPolicy { max_attempts: Some(3), ..RetryPolicy::default() };
     let options = QueueOptions { retry, done_max: u64::MAX, ..QueueOptions::default() };
     engine.configure(work(), options).await.unwrap();
     engine.configure(sink(), options).await.unwrap();
-    Arc::new(engine)
+    engine
 }
 
 fn say(line: std::fmt::Arguments<'_>) {
@@ -55,7 +54,8 @@ async fn child() {
     let queue = open(Path::new(&directory)).await;
     let publisher = async |name: &str| {
         for n in 0u64.. {
-            let batch = (0..=n % 8).map(|i| Publish::new(Event::new(format!("{name}-{n}-{i}"), "/child", "t"), [work()]));
+            let batch =
+                (0..=n % 8).map(|i| Publish::new(Event::new(format!("{name}-{n}-{i}"), "/child", "t"), [work()]));
             for accepted in queue.publish(batch.collect()).await.unwrap().results {
                 say(format_args!("published {}", accepted.unwrap()[0].entry));
             }

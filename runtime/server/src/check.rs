@@ -58,10 +58,7 @@ fn describe(subscription: &Subscription) -> String {
     let part = |name: &str, pattern: &Option<gristmill_core::Pattern>| {
         pattern.as_ref().map(|pattern| format!("{name} = {pattern}"))
     };
-    let parts = [
-        part("type", &subscription.ty),
-        part("source", &subscription.source),
-        part("subject", &subscription.subject),
-    ];
+    let parts =
+        [part("type", &subscription.ty), part("source", &subscription.source), part("subject", &subscription.subject)];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }

@@ -32,8 +32,7 @@ pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
         grants: Grants { emit: args.emit.clone() },
     };
     let component = host.load(request).await.map_err(|error| anyhow!("{}: {error}", args.component.display()))?;
-    let limits =
-        Limits { timeout: args.timeout, memory: args.memory, max_event_size: MAX_EVENT, ..Limits::default() };
+    let limits = Limits { timeout: args.timeout, memory: args.memory, max_event_size: MAX_EVENT, ..Limits::default() };
     let invocation = Invocation {
         delivery_id: "invoke".to_owned(),
         queue: component.name().to_string(),

@@ -20,13 +20,13 @@ use crate::cli::screen::{self, Screen};
 use crate::cli::text::one_line;
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Phase};
+use crate::engine;
 use crate::http::{self, Api, Readiness};
 use crate::latency::Latencies;
 use crate::progress::Progress;
 use crate::registry::{self, Handler};
 use crate::report::{self, Baseline};
 use crate::routing::Router;
-use crate::engine;
 
 /// How often an idle check looks at the queues.
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
@@ -98,9 +98,9 @@ impl Runtime {
         let router = Arc::new(registry::router(config));
         let latencies = Arc::new(Latencies::default());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}; choose another address with `[http] listen`", config.listen))?;
+        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+            format!("cannot listen on {}; choose another address with `[http] listen`", config.listen)
+        })?;
         let address = listener.local_addr()?;
         let readiness = Readiness::default();
         let api = Api {

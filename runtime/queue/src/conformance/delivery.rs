@@ -164,8 +164,7 @@ pub async fn an_emit_for_an_unknown_queue_refuses_the_settlement(rig: impl Rig) 
     bench.publish(&["1"]).await;
     let delivery = bench.claim_one().await;
     let nowhere = QueueName::new("nowhere").unwrap();
-    let emits =
-        vec![Publish::new(event("r1"), [receipts.clone()]), Publish::new(event("r2"), [nowhere.clone()])];
+    let emits = vec![Publish::new(event("r1"), [receipts.clone()]), Publish::new(event("r2"), [nowhere.clone()])];
     let refused = bench.settle_with(Settle { emits, ..Settle::new(delivery.lease, ack()) }).await;
     assert_eq!(refused, SettleReply::Refused(PublishError::UnknownQueue(nowhere)));
     assert!(bench.rig.queue().claim(Claim::new(receipts, 9)).await.unwrap().is_empty());

@@ -62,9 +62,11 @@ pub async fn lists_are_complete_in_pages_of_any_size(rig: impl Rig) {
     let other = bench.add_queue("other").await;
     let mut expected: Vec<(State, BTreeSet<EntryId>)> = Vec::new();
     let fill = |prefix: &str| (0..7).map(|n| format!("{prefix}{n}")).collect::<Vec<_>>();
-    for (state, outcome) in
-        [(State::Done, Some(ack())), (State::Dead, Some(Outcome::Reject { reason: String::new() })), (State::Leased, None)]
-    {
+    for (state, outcome) in [
+        (State::Done, Some(ack())),
+        (State::Dead, Some(Outcome::Reject { reason: String::new() })),
+        (State::Leased, None),
+    ] {
         let ids = fill(state.as_str());
         let entries = bench.publish(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
         for delivery in bench.claim(7).await {

@@ -26,8 +26,7 @@ pub async fn everything_unsettled_is_ready_after_a_reopen(rig: impl Rig) {
     assert_eq!(bench.state(&entries[1]).await, Some(State::Scheduled));
     assert_eq!(bench.state(&entries[2]).await, Some(State::Ready));
     bench.advance(Duration::from_secs(2)).await;
-    let attempts: Vec<_> =
-        bench.claim(9).await.into_iter().map(|d| (d.event.id.clone(), d.attempt)).collect();
+    let attempts: Vec<_> = bench.claim(9).await.into_iter().map(|d| (d.event.id.clone(), d.attempt)).collect();
     assert_eq!(attempts, [("leased".into(), 2), ("ready".into(), 1), ("retried".into(), 2)]);
     let history = bench.rig.queue().get(entries[0].clone()).await.unwrap().unwrap().history;
     assert_eq!(history.last().unwrap().outcome.as_str(), "lost");

@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use gristmill_core::{EntryId, QueueName, Timestamp};
 
+use super::Now;
 use super::ids::EntryKey;
 use super::keys::{Family, Lane, LaneKey, QueueId, ReadyKey, after_prefix, number_key};
 use super::records::{EncodedEvent, EntryRecord, LaneRecord, LeaseRecord, PlaceRecord, Record};
 use super::state::{Lease, State};
 use super::store::{Tx, View};
-use super::Now;
 use crate::contract::{LeaseToken, QueueError};
 
 /// A delivery whose event is still encoded.

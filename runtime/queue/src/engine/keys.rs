@@ -157,11 +157,7 @@ impl DueKey {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadKey> {
         let mut reader = Reader(bytes);
-        let key = Self {
-            time: Timestamp::from_micros(reader.u64()?),
-            queue: reader.u32()?,
-            position: reader.u64()?,
-        };
+        let key = Self { time: Timestamp::from_micros(reader.u64()?), queue: reader.u32()?, position: reader.u64()? };
         reader.end(key)
     }
 }
@@ -303,8 +299,11 @@ mod tests {
     }
 
     fn due() -> impl Strategy<Value = DueKey> {
-        (any::<u64>(), any::<u32>(), any::<u64>())
-            .prop_map(|(time, queue, position)| DueKey { time: Timestamp::from_micros(time), queue, position })
+        (any::<u64>(), any::<u32>(), any::<u64>()).prop_map(|(time, queue, position)| DueKey {
+            time: Timestamp::from_micros(time),
+            queue,
+            position,
+        })
     }
 
     proptest! {

@@ -2,12 +2,12 @@
 
 use gristmill_core::QueueName;
 
+use super::Now;
 use super::ids::EntryKey;
 use super::keys::{DueKey, Family, Lane, LaneKey, QueueId, ReadyKey};
 use super::records::{EncodedEvent, EntryRecord, PlaceRecord, Record};
 use super::state::State;
 use super::store::Tx;
-use super::Now;
 use crate::contract::{EntryRef, PublishError, QueueError};
 
 /// An event that was validated and encoded outside the writer.
@@ -90,12 +90,7 @@ pub(crate) fn make_ready(
 }
 
 /// Puts an entry where it waits for its time.
-pub(crate) fn schedule(
-    state: &mut State,
-    tx: &mut Tx<'_>,
-    key: DueKey,
-    record: EntryRecord,
-) -> Result<(), QueueError> {
+pub(crate) fn schedule(state: &mut State, tx: &mut Tx<'_>, key: DueKey, record: EntryRecord) -> Result<(), QueueError> {
     let record = EntryRecord { at: key.time, ..record };
     let bytes = key.encode();
     if bytes < state.due_cursor {

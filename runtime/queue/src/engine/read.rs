@@ -10,9 +10,7 @@ use gristmill_core::{EntryId, History, QueueName, State, Timestamp};
 use super::claim::head;
 use super::ids::EntryKey;
 use super::keys::{DueKey, EndKey, Family, Lane, LaneKey, Meta, QueueId, ReadyKey, after_prefix, number_key};
-use super::records::{
-    EndRecord, EntryRecord, LaneRecord, LeaseRecord, PlaceAt, PlaceRecord, QueueRecord, Record,
-};
+use super::records::{EndRecord, EntryRecord, LaneRecord, LeaseRecord, PlaceAt, PlaceRecord, QueueRecord, Record};
 use super::state::for_each;
 use super::store::View;
 use crate::contract::{Entry, List, Page, QueueError, QueueStats};
@@ -206,9 +204,7 @@ impl Reading<'_> {
         let from = later(first, after.as_deref());
         let end = after_prefix(&queue.to_be_bytes());
         let mut items = Vec::new();
-        collect(self.view, (family, &from, &end), limit, &mut items, |_, value| {
-            ended(&value, state).map(Some)
-        })?;
+        collect(self.view, (family, &from, &end), limit, &mut items, |_, value| ended(&value, state).map(Some))?;
         Ok(items)
     }
 

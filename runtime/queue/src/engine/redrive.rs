@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use gristmill_core::EntryId;
 
+use super::Now;
 use super::ids::EntryKey;
 use super::keys::{EndKey, Family, Lane, LaneKey, ReadyKey, number_key};
 use super::publish::make_ready;
@@ -10,16 +11,10 @@ use super::read;
 use super::records::{EndRecord, EntryRecord, PlaceAt, PlaceRecord, Record};
 use super::state::State;
 use super::store::{Tx, View};
-use super::Now;
 use crate::contract::{QueueError, RedriveReply};
 
 /// Makes a dead entry ready again. Its attempts count anew; its history stays.
-pub(crate) fn redrive(
-    state: &mut State,
-    tx: &mut Tx<'_>,
-    id: &EntryId,
-    now: Now,
-) -> Result<RedriveReply, QueueError> {
+pub(crate) fn redrive(state: &mut State, tx: &mut Tx<'_>, id: &EntryId, now: Now) -> Result<RedriveReply, QueueError> {
     let Some(entry) = EntryKey::parse(id, state.salt) else { return Ok(RedriveReply::Unknown) };
     let key = EndKey { queue: entry.queue, number: entry.number }.encode();
     let Some(bytes) = tx.get(Family::Dead, &key)? else {

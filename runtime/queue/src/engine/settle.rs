@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use gristmill_core::{Attempt, Disposition, Outcome};
 
+use super::Now;
 use super::claim::place;
 use super::keys::{DueKey, EndKey, Family, Lane, LaneKey, ReadyKey, number_key};
 use super::publish::{self, Prepared};
 use super::records::{EndRecord, EntryRecord, PlaceAt, PlaceRecord, Record};
 use super::state::{Lease, State};
 use super::store::{Tx, View};
-use super::Now;
 use crate::contract::{LeaseToken, PublishError, QueueError, SettleReply};
 
 /// A settlement whose emitted events were validated and encoded outside the writer.
@@ -130,12 +130,8 @@ fn complete(state: &mut State, tx: &mut Tx<'_>, moved: Moved, outcome: &Outcome,
         _ => None,
     };
     let header = EntryRecord { at: now.wall, event: moved.record.event.without_data()?, ..moved.record };
-    let end = EndRecord {
-        entry: header.encode(),
-        attempts: moved.lease.record.attempt,
-        history: moved.history,
-        result,
-    };
+    let end =
+        EndRecord { entry: header.encode(), attempts: moved.lease.record.attempt, history: moved.history, result };
     tx.put(Family::Done, key.encode(), end.encode());
     forget_place(tx, &moved.lease, number);
     let queue = state.queue_mut(moved.lease.queue)?;

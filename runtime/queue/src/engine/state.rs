@@ -98,14 +98,17 @@ impl State {
             let record = QueueRecord::decode(value)?;
             let name = QueueName::new(&record.name).map_err(|error| QueueError::Corrupt(error.to_string()))?;
             self.by_name.insert(name.clone(), id);
-            self.queues.insert(id, QueueState {
-                name,
-                options: record.options(),
-                counts: record.counts,
-                totals: record.totals(),
-                done_from: record.done_from,
-                lanes: BTreeMap::new(),
-            });
+            self.queues.insert(
+                id,
+                QueueState {
+                    name,
+                    options: record.options(),
+                    counts: record.counts,
+                    totals: record.totals(),
+                    done_from: record.done_from,
+                    lanes: BTreeMap::new(),
+                },
+            );
             Ok(())
         })?;
         let any_lane = LaneKey { queue: 0, priority: 0, lane: super::keys::Lane::Front };
@@ -182,14 +185,17 @@ impl State {
         }
         let id = self.queues.keys().next_back().map_or(1, |last| last + 1);
         self.by_name.insert(name.clone(), id);
-        self.queues.insert(id, QueueState {
-            name,
-            options,
-            counts: Counts::default(),
-            totals: Totals::default(),
-            done_from: 0,
-            lanes: BTreeMap::new(),
-        });
+        self.queues.insert(
+            id,
+            QueueState {
+                name,
+                options,
+                counts: Counts::default(),
+                totals: Totals::default(),
+                done_from: 0,
+                lanes: BTreeMap::new(),
+            },
+        );
         self.dirty_queues.insert(id);
         Ok(())
     }

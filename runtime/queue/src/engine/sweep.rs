@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use gristmill_core::Outcome;
 
+use super::Now;
 use super::claim::place;
 use super::keys::{DueKey, EndKey, Family, Lane, LaneKey, Meta, QueueId, ReadyKey, number_key};
 use super::publish::make_ready;
@@ -13,7 +14,6 @@ use super::records::{EndRecord, EntryRecord, PlaceAt, PlaceRecord, Record};
 use super::settle::conclude;
 use super::state::State;
 use super::store::{Tx, View};
-use super::Now;
 use crate::contract::QueueError;
 
 /// The most entries that one sweep moves in one commit.

@@ -255,8 +255,7 @@ impl Writer {
     fn fill(&mut self, batch: &mut Batch<'_>, first: Vec<Envelope>) -> Result<(), QueueError> {
         self.sweep(batch)?;
         for lease in std::mem::take(&mut self.orphans) {
-            let release =
-                PreparedSettle { lease, outcome: Outcome::Released, version: None, emits: Ok(Vec::new()) };
+            let release = PreparedSettle { lease, outcome: Outcome::Released, version: None, emits: Ok(Vec::new()) };
             settle::settle(&mut self.state, &mut batch.tx, release, batch.now)?;
         }
         let mut commands = 0;
