@@ -83,7 +83,8 @@ impl Deployment {
     /// A command of the binary, with this deployment's configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = gristmill();
-        command.args(arguments).arg("--config").arg(self.config());
+        // In front: the arguments may end with an option whose value is still to come.
+        command.arg("--config").arg(self.config()).args(arguments);
         command
     }
 

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use gristmill_core::{EntryId, Event, Outcome, QueueName, RetryPolicy, State};
+use gristmill_core::{Clock, EntryId, Event, ManualClock, Outcome, QueueName, RetryPolicy, State, SystemClock};
 use gristmill_queue::{
     Claim, Confirm, Engine, EngineOptions, List, Publish, Queue, QueueOptions, RocksDb, Settle, SettleReply,
 };
@@ -29,8 +30,8 @@ fn sink() -> QueueName {
     QueueName::new("sink").unwrap()
 }
 
-async fn open(directory: &Path) -> Engine {
-    let engine = RocksDb::open(directory, EngineOptions::default()).unwrap();
+async fn open(directory: &Path, clock: Arc<dyn Clock>) -> Engine {
+    let engine = RocksDb::open(directory, EngineOptions { clock, ..EngineOptions::default() }).unwrap();
     let retry = RetryPolicy { max_attempts: Some(3), ..RetryPolicy::default() };
     let options = QueueOptions { retry, done_max: u64::MAX, ..QueueOptions::default() };
     engine.configure(work(), options).await.unwrap();
@@ -51,7 +52,7 @@ fn say(line: std::fmt::Arguments<'_>) {
 #[ignore = "the child of the test below"]
 async fn child() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
-    let queue = open(Path::new(&directory)).await;
+    let queue = open(Path::new(&directory), Arc::new(SystemClock::new())).await;
     let publisher = async |name: &str| {
         for n in 0u64.. {
             let batch =
@@ -151,9 +152,11 @@ async fn promises_outlive_sigkill() {
     let mut random = StdRng::seed_from_u64(seed);
     let directory = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::default();
+    // Stands still while the parent looks: what is scheduled stays so.
+    let still = || ManualClock::at(SystemClock::new().now());
     for round in 0..KILLS {
         ledger.run_and_kill(directory.path(), random.random_range(1..800));
-        let queue = open(directory.path()).await;
+        let queue = open(directory.path(), Arc::new(still())).await;
         let found = entries(&queue, work()).await;
         for entry in &ledger.published {
             assert!(found.contains_key(entry), "round {round}: {entry} was acknowledged and is gone");
@@ -177,16 +180,18 @@ async fn promises_outlive_sigkill() {
         queue.close().await.unwrap();
     }
     assert!(ledger.deliveries.len() > KILLS, "there was work");
-    everything_ends(&open(directory.path()).await, &ledger).await;
+    let clock = still();
+    let queue = open(directory.path(), Arc::new(clock.clone())).await;
+    everything_ends(&queue, &clock, &ledger).await;
 }
 
 /// Settles all that is left: each entry that was ever acknowledged is done or dead.
-async fn everything_ends(queue: &Engine, ledger: &Ledger) {
-    loop {
-        let claimed = queue.claim(Claim::new(work(), 1_000).wait(Duration::from_secs(1))).await.unwrap();
-        if claimed.is_empty() && entries(queue, work()).await.values().all(|(state, _)| *state >= State::Done) {
-            break;
-        }
+async fn everything_ends(queue: &Engine, clock: &ManualClock, ledger: &Ledger) {
+    clock.advance(Duration::from_secs(3_600));
+    queue.tick().await.unwrap();
+    while entries(queue, work()).await.values().any(|(state, _)| *state < State::Done) {
+        let claimed = queue.claim(Claim::new(work(), 1_000)).await.unwrap();
+        assert!(!claimed.is_empty(), "nothing is ready, and not everything has ended");
         let acks = claimed.iter().map(|delivery| Settle::new(delivery.lease, Outcome::Ack { result: None }));
         queue.settle(acks.collect(), Confirm::Committed).await.unwrap();
     }
