@@ -15,12 +15,12 @@ use tempfile::TempDir;
 /// No signal that a test waits for takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Deployment {
+pub(crate) struct Deployment {
     directory: TempDir,
 }
 
 /// The binary that cargo has just built.
-pub fn gristmill() -> Command {
+pub(crate) fn gristmill() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
     for name in ["GRISTMILL_URL", "GRISTMILL_CONFIG", "GRISTMILL_LOG", "GRISTMILL_LOG_FORMAT"] {
         command.env_remove(name);
@@ -30,12 +30,12 @@ pub fn gristmill() -> Command {
 }
 
 /// A handler of the guest `actor` with short limits. `extra` is more TOML.
-pub fn actor(name: &str, subscribe: &str, extra: &str) -> String {
+pub(crate) fn actor(name: &str, subscribe: &str, extra: &str) -> String {
     handler(name, gristmill_test_guests::ACTOR, subscribe, &format!("grant = {{ emit = [\"test.*\"] }}\n{extra}"))
 }
 
 /// A handler of the guest `acker`.
-pub fn acker(name: &str, subscribe: &str) -> String {
+pub(crate) fn acker(name: &str, subscribe: &str) -> String {
     handler(name, gristmill_test_guests::ACKER, subscribe, "")
 }
 
@@ -49,28 +49,28 @@ fn handler(name: &str, guest: &str, subscribe: &str, extra: &str) -> String {
 }
 
 /// An event of type `ty`.
-pub fn event(id: &str, ty: &str, data: Value) -> Value {
+pub(crate) fn event(id: &str, ty: &str, data: Value) -> Value {
     json!({ "specversion": "1.0", "id": id, "source": "/test", "type": ty, "data": data })
 }
 
 impl Deployment {
-    pub fn new(handlers: &[String]) -> Self {
+    pub(crate) fn new(handlers: &[String]) -> Self {
         let directory = TempDir::new().unwrap();
         let head = "[http]\nlisten = \"127.0.0.1:0\"\n[runtime]\nshutdown-grace = \"1s\"\n";
         std::fs::write(directory.path().join("runtime.toml"), format!("{head}{}", handlers.concat())).unwrap();
         Self { directory }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.path().join("runtime.toml")
     }
 
     /// Writes the events as NDJSON.
-    pub fn events(&self, events: &[Value]) -> PathBuf {
+    pub(crate) fn events(&self, events: &[Value]) -> PathBuf {
         let path = self.path().join("events.ndjson");
         let lines = events.iter().fold(String::new(), |mut lines, event| {
             writeln!(lines, "{event}").unwrap();
@@ -81,7 +81,7 @@ impl Deployment {
     }
 
     /// A command of the binary, with this deployment's configuration.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = gristmill();
         // In front: the arguments may end with an option whose value is still to come.
         command.arg("--config").arg(self.config()).args(arguments);
@@ -89,7 +89,7 @@ impl Deployment {
     }
 
     /// Publishes the events, runs until nothing is left to do, and returns what the command printed.
-    pub fn run_until_idle(&self, events: &[Value]) -> Output {
+    pub(crate) fn run_until_idle(&self, events: &[Value]) -> Output {
         let file = self.events(events);
         let mut command = self.command(&["run", "--until-idle", "--publish"]);
         let output = command.arg(file).output().unwrap();
@@ -98,11 +98,11 @@ impl Deployment {
     }
 
     /// Starts the runtime, and returns when it is ready.
-    pub fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         self.start_with(&[])
     }
 
-    pub fn start_with(&self, arguments: &[&str]) -> Running {
+    pub(crate) fn start_with(&self, arguments: &[&str]) -> Running {
         let mut command = self.command(&["run", "--log", "debug", "--log-format", "json"]);
         let mut child = command.args(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -122,15 +122,15 @@ impl Deployment {
 }
 
 /// A runtime at work; killed when dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Receiver<Value>,
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Running {
     /// The next log record with this message.
-    pub fn await_log(&self, message: &str) -> Value {
+    pub(crate) fn await_log(&self, message: &str) -> Value {
         let mut seen = Vec::new();
         loop {
             match self.lines.recv_timeout(PATIENCE) {
@@ -141,21 +141,27 @@ impl Running {
         }
     }
 
-    pub fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let (status, body) = self.request(reqwest::Method::GET, path, "", String::new());
         assert_eq!(status, 200, "{path}: {body}");
         body
     }
 
     /// Publishes in structured mode; the reply's only result.
-    pub fn publish(&self, event: &Value) -> Value {
+    pub(crate) fn publish(&self, event: &Value) -> Value {
         let (status, body) =
             self.request(reqwest::Method::POST, "/v1/events", "application/cloudevents+json", event.to_string());
         assert_eq!(status, 202, "{body}");
         body["results"][0].clone()
     }
 
-    pub fn request(&self, method: reqwest::Method, path: &str, content_type: &str, body: String) -> (u16, Value) {
+    pub(crate) fn request(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        content_type: &str,
+        body: String,
+    ) -> (u16, Value) {
         let url = format!("{}{path}", self.url);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -172,33 +178,33 @@ impl Running {
     }
 
     /// Every entry of a queue in a state.
-    pub fn entries(&self, queue: &str, state: &str) -> Vec<Value> {
+    pub(crate) fn entries(&self, queue: &str, state: &str) -> Vec<Value> {
         self.get(&format!("/v1/queues/{queue}/entries?state={state}&limit=1000"))["items"].as_array().unwrap().clone()
     }
 
     /// The entry of the event with this id, in a state.
-    pub fn entry(&self, queue: &str, state: &str, id: &str) -> Value {
+    pub(crate) fn entry(&self, queue: &str, state: &str, id: &str) -> Value {
         let entries = self.entries(queue, state);
         let found = entries.iter().find(|entry| entry["event"]["id"] == id);
         found.unwrap_or_else(|| panic!("no {state} entry of {id} in {queue}: {entries:?}")).clone()
     }
 
     /// A command of the binary that talks to this runtime.
-    pub fn client(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn client(&self, arguments: &[&str]) -> Output {
         gristmill().args(arguments).args(["--url", &self.url]).output().unwrap()
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let killed = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(killed.success());
     }
 
-    pub fn wait(mut self) -> ExitStatus {
+    pub(crate) fn wait(mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
     /// Stops it as an operator would.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.signal("TERM");
         let status = self.wait();
         assert!(status.success(), "{status}");
@@ -214,12 +220,12 @@ impl Drop for Running {
 }
 
 /// The outcomes in an entry's history.
-pub fn outcomes(entry: &Value) -> Vec<String> {
+pub(crate) fn outcomes(entry: &Value) -> Vec<String> {
     let history = entry["history"].as_array().unwrap();
     history.iter().map(|attempt| attempt["outcome"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The reason of the last attempt.
-pub fn reason(entry: &Value) -> String {
+pub(crate) fn reason(entry: &Value) -> String {
     entry["history"].as_array().unwrap().last().unwrap()["reason"].as_str().unwrap().to_owned()
 }

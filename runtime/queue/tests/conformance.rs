@@ -1,4 +1,5 @@
 //! Both engines pass the suite.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers: whatever fails, fails the test")]
 
 use async_trait::async_trait;
 use gristmill_core::{ManualClock, Timestamp};

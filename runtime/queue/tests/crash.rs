@@ -4,6 +4,7 @@
 //! The child (this test binary, run again) publishes, claims, acks with emitted events, and writes a line to its
 //! standard output for every promise it was given. What it wrote before it died is in the pipe. Power cuts are another
 //! matter: a kill loses nothing that was written to the operating system.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers: whatever fails, fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write as _};

@@ -112,9 +112,9 @@ pub async fn a_request_that_makes_no_sense_is_refused(rig: impl Rig) {
     let bench = Bench::new(rig).await;
     let queue = bench.rig.queue();
     let nowhere = QueueName::new("nowhere").unwrap();
-    let unknown = Err(QueueError::UnknownQueue(nowhere.clone()));
-    assert_eq!(queue.claim(Claim::new(nowhere.clone(), 1)).await, unknown);
-    assert_eq!(queue.list(list(&nowhere, State::Ready, 1, None)).await.unwrap_err(), unknown.unwrap_err());
+    let unknown = QueueError::UnknownQueue(nowhere.clone());
+    assert_eq!(queue.claim(Claim::new(nowhere.clone(), 1)).await.unwrap_err(), unknown);
+    assert_eq!(queue.list(list(&nowhere, State::Ready, 1, None)).await.unwrap_err(), unknown);
     let is_invalid = |error: &QueueError| matches!(error, QueueError::InvalidRequest(_));
     assert!(is_invalid(&queue.claim(Claim::new(bench.name.clone(), 0)).await.unwrap_err()));
     assert!(is_invalid(&queue.list(list(&bench.name, State::Ready, 0, None)).await.unwrap_err()));

@@ -30,7 +30,7 @@ impl RocksDb {
     /// # Errors
     /// When another process has it open, when it cannot be written, and when its records are damaged.
     pub fn open(directory: &Path, options: EngineOptions) -> Result<Engine, QueueError> {
-        let db = open(directory).map_err(|error| QueueError::Unavailable(explain(directory, &error.to_string())))?;
+        let db = open(directory).map_err(|error| QueueError::Unavailable(explain(directory, error.as_ref())))?;
         let durability = match options.durability {
             Durability::Memory => Durability::Fsync,
             asked => asked,
