@@ -83,7 +83,10 @@ impl Dispatcher {
                         });
                     }
                 }
-                Err(QueueError::Closed) => break,
+                Err(QueueError::Closed) => {
+                    error!(handler = %self.handler.config.name, "the queue was closed under a handler at work");
+                    break;
+                }
                 Err(error) => {
                     error!(handler = %self.handler.config.name, %error, "cannot claim; trying again in a second");
                     tokio::select! {

@@ -11,8 +11,9 @@ use gristmill_queue::QueueOptions;
 use crate::config::{Config, HandlerConfig};
 use crate::routing::Router;
 
-/// Instances beyond one for each delivery that may run at once: so that no handler waits for another's.
-const SPARE_INSTANCES: usize = 8;
+/// Places in the pool for each delivery that may run at once: composed components take several, and a delivery that waits
+/// for a place uses up its lease.
+const PLACES: usize = 4;
 
 /// A handler that can run.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ pub enum HandlerError {
 /// # Errors
 /// When the WebAssembly engine does not start.
 pub fn host(config: &Config) -> Result<Host, HostError> {
-    let wanted = config.handlers.iter().map(|handler| handler.concurrency).sum::<usize>() + SPARE_INSTANCES;
+    let wanted = config.handlers.iter().map(|handler| handler.concurrency * PLACES).sum::<usize>();
     let instances = u32::try_from(wanted).unwrap_or(u32::MAX).min(gristmill_host::MAX_INSTANCES);
     Host::new(HostOptions { instances })
 }

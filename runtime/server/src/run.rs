@@ -43,17 +43,20 @@ pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
     let queue = engine::open(config).await?;
     let runtime = Runtime::start(config, handlers, queue).await?;
     let work = runtime.work(args, config);
-    let refused = tokio::select! {
-        worked = work => worked?,
-        () = signals.next() => 0,
+    let worked = tokio::select! {
+        worked = work => worked,
+        () = signals.next() => Ok(0),
     };
     let baseline = runtime.baseline.clone();
     let (queue, latencies) = (runtime.queue.clone(), runtime.latencies.clone());
+    // Stopped in order whatever happened: what runs is settled or released.
     runtime.stop(config.shutdown_grace, &mut signals).await;
-    if args.until_idle {
+    if worked.is_ok() && args.until_idle {
         screen::print(&report::render(&*queue, &baseline, &latencies, Screen::stdout()).await?)?;
     }
-    queue.close().await?;
+    let closed = queue.close().await;
+    let refused = worked?;
+    closed?;
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -156,15 +159,14 @@ impl Runtime {
         let progress = Progress::start();
         let published = watch::Sender::new(false);
         let publish = async {
-            let refused = publish.await;
+            let refused = publish.await?;
             published.send_replace(true);
-            refused
+            anyhow::Ok(refused)
         };
         let idle = self.until_idle(config, &progress, published.subscribe());
-        let (refused, idle) = tokio::join!(publish, idle);
+        let worked = tokio::try_join!(publish, idle);
         progress.finish();
-        idle?;
-        refused
+        worked.map(|(refused, ())| refused)
     }
 
     async fn until_idle(

@@ -103,6 +103,25 @@ pub async fn a_claim_whose_future_was_dropped_takes_nothing(rig: impl Rig) {
     assert_eq!(bench.claim_one().await.attempt, 1);
 }
 
+/// Nor does giving up between the grant and the moment of hearing of it.
+pub async fn a_claim_dropped_after_its_grant_gives_everything_back(rig: impl Rig) {
+    let bench = Bench::new(rig).await;
+    {
+        let mut claim =
+            Box::pin(bench.rig.queue().claim(Claim::new(bench.name.clone(), 5).wait(Duration::from_secs(3_600))));
+        tokio::select! {
+            biased;
+            _ = &mut claim => panic!("nothing is ready"),
+            () = bench.rig.tick() => {}
+        }
+        bench.publish(&["1"]).await;
+        bench.rig.tick().await;
+        assert_eq!(bench.stats().await.leased, 1, "granted, and not heard of");
+    }
+    bench.rig.tick().await;
+    assert_eq!(bench.claim_one().await.attempt, 1);
+}
+
 /// Higher priority first, then the order of becoming ready.
 pub async fn order_is_priority_then_readiness(rig: impl Rig) {
     let bench = Bench::new(rig).await;

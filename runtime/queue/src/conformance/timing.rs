@@ -149,3 +149,23 @@ pub async fn done_entries_are_reaped_by_count_and_by_age(rig: impl Rig) {
     assert_eq!(bench.stats().await.done, 0);
     assert_eq!(bench.stats().await.totals.acked, 5, "totals remember");
 }
+
+/// The latest result is the last to go, however old its entry is.
+pub async fn done_entries_are_reaped_in_the_order_of_their_completion(rig: impl Rig) {
+    let options = QueueOptions { done_max: 2, ..QueueOptions::default() };
+    let bench = Bench::with(rig, options).await;
+    let entries = bench.publish(&["late", "1", "2", "3"]).await;
+    let claimed = bench.claim(4).await;
+    for delivery in [&claimed[1], &claimed[2], &claimed[3], &claimed[0]] {
+        bench.settle(delivery, ack()).await;
+    }
+    bench.rig.tick().await;
+    let kept: Vec<_> = {
+        let mut kept = Vec::new();
+        for entry in &entries {
+            kept.push(bench.state(entry).await.is_some());
+        }
+        kept
+    };
+    assert_eq!(kept, [true, false, false, true]);
+}

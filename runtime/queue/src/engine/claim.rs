@@ -69,19 +69,22 @@ fn claim_line(
     claimed: &mut Vec<Claimed>,
 ) -> Result<(), QueueError> {
     for (key, value) in head(tx, line, state.lane_mut(line)?, wanted)? {
+        let (record, has_place, attempt) = match look(tx, key, value) {
+            Ok(found) => found,
+            Err(QueueError::Corrupt(problem)) => {
+                tracing::error!(?key, problem, "an entry cannot be read; it is passed over and left where it is");
+                pass_over(state, key)?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let delivery = state.next_number()?;
-        let record = EntryRecord::decode(value)?;
         let entry = EntryKey { queue: line.queue, priority: record.priority, number: record.number };
-        let has_place = !is_first_spot(key, &record);
-        let attempt = if has_place { place(tx, record.number)?.attempts.saturating_add(1) } else { 1 };
+        pass_over(state, key)?;
         let queue = state.queue_mut(line.queue)?;
-        queue.counts.ready = queue.counts.ready.saturating_sub(1);
         queue.counts.leased += 1;
         let options = queue.options;
         let name = queue.name.clone();
-        let lane = state.lane_mut(line)?;
-        lane.cursor = key.position + 1;
-        lane.ready = lane.ready.saturating_sub(1);
         let lease = LeaseRecord { spot: key.into(), number: record.number, attempt, claimed_at: now.wall, has_place };
         tx.put(Family::Lease, number_key(delivery), lease.encode());
         let deadline = now.monotonic.after(options.lease);
@@ -100,6 +103,24 @@ fn claim_line(
             event: record.event,
         });
     }
+    Ok(())
+}
+
+/// The entry at a ready key, whether it has a place, and which attempt a claim of it would be.
+fn look(view: &dyn View, key: ReadyKey, value: Bytes) -> Result<(EntryRecord, bool, u32), QueueError> {
+    let record = EntryRecord::decode(value)?;
+    let has_place = !is_first_spot(key, &record);
+    let attempt = if has_place { place(view, record.number)?.attempts.saturating_add(1) } else { 1 };
+    Ok((record, has_place, attempt))
+}
+
+/// What is at `key` is ready no longer.
+fn pass_over(state: &mut State, key: ReadyKey) -> Result<(), QueueError> {
+    let counts = &mut state.queue_mut(key.line.queue)?.counts;
+    counts.ready = counts.ready.saturating_sub(1);
+    let lane = state.lane_mut(key.line)?;
+    lane.cursor = key.position + 1;
+    lane.ready = lane.ready.saturating_sub(1);
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 //! | `Lease` | delivery | which ready key, which attempt | delivery |
 //! | `Due` | time, queue, position | entry | time it is due |
 //! | `Done` | queue, number | header, result, history | order of publishing |
+//! | `DoneOrder` | queue, position | number, time | order of completion |
 //! | `Dead` | queue, number | entry, history | order of publishing |
 //! | `Place` | number | where the entry is, history | – |
 //! | `Meta` | one of [`Meta`] | store, queues, lanes | – |
@@ -25,13 +26,14 @@ pub(crate) enum Family {
     Lease,
     Due,
     Done,
+    DoneOrder,
     Dead,
     Place,
 }
 
 impl Family {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Meta, Self::Ready, Self::Lease, Self::Due, Self::Done, Self::Dead, Self::Place];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Meta, Self::Ready, Self::Lease, Self::Due, Self::Done, Self::DoneOrder, Self::Dead, Self::Place];
 
     /// The stored name. Never change one, never use one again for something else.
     pub(crate) const fn stored_name(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Family {
             Self::Lease => "lease",
             Self::Due => "due",
             Self::Done => "done",
+            Self::DoneOrder => "done-order",
             Self::Dead => "dead",
             Self::Place => "place",
         }

@@ -65,6 +65,10 @@ impl Store for Shared {
     fn sync(&self) -> Result<(), QueueError> {
         Ok(())
     }
+
+    fn persist(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
 }
 
 impl View for Shared {

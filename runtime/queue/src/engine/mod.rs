@@ -26,11 +26,11 @@ mod sweep;
 mod syncer;
 mod writer;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use gristmill_core::{Clock, EntryId, Event, EventError, Monotonic, QueueName, SystemClock, Timestamp};
+use gristmill_core::{Clock, EntryId, Event, EventError, Monotonic, Outcome, QueueName, SystemClock, Timestamp};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use memory::Memory;
@@ -46,8 +46,8 @@ use self::store::Store;
 use self::syncer::Syncer;
 use self::writer::{Answer, ClaimCommand, Command, Envelope, Writer};
 use crate::contract::{
-    Capabilities, Claim, Confirm, Delivery, Durability, Entry, Extend, ExtendReply, List, Page, Publish, PublishError,
-    Published, Queue, QueueError, QueueOptions, QueueStats, RedriveReply, Settle, SettleReply,
+    Capabilities, Claim, Confirm, Delivery, Durability, Entry, Extend, ExtendReply, LeaseToken, List, Page, Publish,
+    PublishError, Published, Queue, QueueError, QueueOptions, QueueStats, RedriveReply, Settle, SettleReply,
 };
 
 /// Commands that may wait for the writer; whoever brings one more waits for a place.
@@ -102,6 +102,8 @@ pub struct Engine {
     places: Arc<Semaphore>,
     store: Mutex<Option<Arc<dyn Store>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Why the engine accepts nothing any more.
+    failure: Arc<OnceLock<QueueError>>,
 }
 
 impl Engine {
@@ -110,7 +112,9 @@ impl Engine {
         let salt = state.salt;
         let (commands, receiver) = crossbeam_channel::unbounded();
         let syncer = Syncer::start(store.clone())?;
-        let mut writer = Writer::new(store.clone(), options.clock.clone(), state, syncer, receiver);
+        let failure = Arc::new(OnceLock::new());
+        let watched = (receiver, failure.clone());
+        let mut writer = Writer::new(store.clone(), options.clock.clone(), state, syncer, watched);
         writer.recover()?;
         let thread = std::thread::Builder::new()
             .name("queue-writer".to_owned())
@@ -128,6 +132,7 @@ impl Engine {
             places: Arc::new(Semaphore::new(MAX_WAITING)),
             store: Mutex::new(Some(store)),
             writer: Mutex::new(Some(thread)),
+            failure,
         })
     }
 
@@ -141,12 +146,51 @@ impl Engine {
     }
 
     async fn call<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, QueueError> {
+        self.send(command).await?.await.map_err(|_| QueueError::Closed)?
+    }
+
+    /// Sends a command; the answer comes through the channel.
+    async fn send<T>(
+        &self,
+        command: impl FnOnce(Answer<T>) -> Command,
+    ) -> Result<oneshot::Receiver<Result<T, QueueError>>, QueueError> {
         let permit = self.places.clone().acquire_owned().await.map_err(|_| QueueError::Closed)?;
         let (answer, reply) = oneshot::channel();
         let envelope = Envelope { command: command(answer), permit: Some(permit) };
-        let sender = self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        sender.ok_or(QueueError::Closed)?.send(envelope).map_err(|_| QueueError::Closed)?;
-        reply.await.map_err(|_| QueueError::Closed)?
+        self.sender().ok_or(QueueError::Closed)?.send(envelope).map_err(|_| QueueError::Closed)?;
+        Ok(reply)
+    }
+
+    fn sender(&self) -> Option<crossbeam_channel::Sender<Envelope>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Leases that nobody will use; no attempt is spent.
+    fn give_back(&self, leases: Vec<LeaseToken>) {
+        if let Some(sender) = self.sender() {
+            // A closed engine ends leases in its own way.
+            let _ = sender.send(Envelope { command: Command::GiveBack(leases), permit: None });
+        }
+    }
+
+    /// Decodes the events of a claim. An entry whose event cannot be read is dead; its neighbours are delivered.
+    async fn deliver(&self, claimed: Vec<Claimed>) -> Result<Vec<Delivery>, QueueError> {
+        let mut deliveries = Vec::with_capacity(claimed.len());
+        let mut rejects = Vec::new();
+        for claimed in claimed {
+            match claimed.event.decode() {
+                Ok(event) => deliveries.push(delivery(claimed, event)),
+                Err(error) => {
+                    tracing::error!(entry = %claimed.entry, %error, "an entry's event cannot be read");
+                    let reason = format!("the stored event cannot be read: {error}");
+                    rejects.push(Settle::new(claimed.lease, Outcome::Reject { reason }));
+                }
+            }
+        }
+        if !rejects.is_empty() {
+            self.settle(rejects, Confirm::Committed).await?;
+        }
+        Ok(deliveries)
     }
 
     /// Reads on a snapshot, off the async threads.
@@ -154,6 +198,9 @@ impl Engine {
         &self,
         read: impl FnOnce(&Reading<'_>) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
+        if let Some(error) = self.failure.get() {
+            return Err(error.clone());
+        }
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(QueueError::Closed)?;
         let (salt, now) = (self.salt, self.clock.now());
         let reading = tokio::task::spawn_blocking(move || {
@@ -246,8 +293,9 @@ impl Queue for Engine {
             return Err(QueueError::InvalidRequest("a claim takes at least one entry: `max` is 0".to_owned()));
         }
         let command = ClaimCommand { queue, max: max.min(MAX_CLAIM), wait };
-        let claimed = self.call(|answer| Command::Claim(command, answer)).await?;
-        claimed.into_iter().map(deliver).collect()
+        let reply = self.send(|answer| Command::Claim(command, answer)).await?;
+        let claimed = Granted { engine: self, reply }.wait().await?;
+        self.deliver(claimed).await
     }
 
     async fn settle(&self, batch: Vec<Settle>, confirm: Confirm) -> Result<Vec<SettleReply>, QueueError> {
@@ -299,8 +347,30 @@ impl Queue for Engine {
     }
 }
 
-fn deliver(claimed: Claimed) -> Result<Delivery, QueueError> {
-    Ok(Delivery {
+/// A claim that waits for its answer. Dropped before it was heard, it gives back what it was granted.
+struct Granted<'a> {
+    engine: &'a Engine,
+    reply: oneshot::Receiver<Result<Vec<Claimed>, QueueError>>,
+}
+
+impl Granted<'_> {
+    async fn wait(mut self) -> Result<Vec<Claimed>, QueueError> {
+        (&mut self.reply).await.map_err(|_| QueueError::Closed)?
+    }
+}
+
+impl Drop for Granted<'_> {
+    fn drop(&mut self) {
+        // Closed first: what is sent from now on, the writer takes back itself.
+        self.reply.close();
+        if let Ok(Ok(claimed)) = self.reply.try_recv() {
+            self.engine.give_back(claimed.into_iter().map(|claimed| claimed.lease).collect());
+        }
+    }
+}
+
+fn delivery(claimed: Claimed, event: Event) -> Delivery {
+    Delivery {
         lease: claimed.lease,
         lease_for: claimed.lease_for,
         entry: claimed.entry,
@@ -308,6 +378,6 @@ fn deliver(claimed: Claimed) -> Result<Delivery, QueueError> {
         attempt: claimed.attempt,
         max_attempts: claimed.max_attempts,
         enqueued_at: claimed.enqueued_at,
-        event: Arc::new(claimed.event.decode()?),
-    })
+        event: Arc::new(event),
+    }
 }

@@ -5,12 +5,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gristmill_core::{EntryId, History, QueueName, State, Timestamp};
+use gristmill_core::{EntryId, Event, History, QueueName, State, Timestamp};
 
 use super::claim::head;
 use super::ids::EntryKey;
 use super::keys::{DueKey, EndKey, Family, Lane, LaneKey, Meta, QueueId, ReadyKey, after_prefix, number_key};
-use super::records::{EndRecord, EntryRecord, LaneRecord, LeaseRecord, PlaceAt, PlaceRecord, QueueRecord, Record};
+use super::records::{
+    DoneOrderRecord, EndRecord, EntryRecord, LaneRecord, LeaseRecord, PlaceAt, PlaceRecord, QueueRecord, Record,
+};
 use super::state::for_each;
 use super::store::View;
 use crate::contract::{Entry, List, Page, QueueError, QueueStats};
@@ -68,14 +70,8 @@ impl Reading<'_> {
             State::Ready => self.ready(id, request.limit, after)?,
             State::Leased => self.leased(id, request.limit, after)?,
             State::Scheduled => self.scheduled(id, request.limit, after)?,
-            State::Done => {
-                let from = EndKey { queue: id, number: record.done_from }.encode();
-                self.ended((Family::Done, State::Done), from, id, request.limit, after)?
-            }
-            State::Dead => {
-                let from = EndKey { queue: id, number: 0 }.encode();
-                self.ended((Family::Dead, State::Dead), from, id, request.limit, after)?
-            }
+            State::Done => self.done(id, record.done_from, request.limit, after)?,
+            State::Dead => self.dead(id, request.limit, after)?,
         };
         let more = items.len() > request.limit;
         items.truncate(request.limit);
@@ -193,18 +189,25 @@ impl Reading<'_> {
         Ok(items)
     }
 
-    fn ended(
-        &self,
-        (family, state): (Family, State),
-        first: Vec<u8>,
-        queue: QueueId,
-        limit: usize,
-        after: Option<Vec<u8>>,
-    ) -> Result<Vec<Item>, QueueError> {
-        let from = later(first, after.as_deref());
+    fn done(&self, queue: QueueId, from: u64, limit: usize, after: Option<Vec<u8>>) -> Result<Vec<Item>, QueueError> {
+        let from = later(EndKey { queue, number: from }.encode(), after.as_deref());
         let end = after_prefix(&queue.to_be_bytes());
         let mut items = Vec::new();
-        collect(self.view, (family, &from, &end), limit, &mut items, |_, value| ended(&value, state).map(Some))?;
+        collect(self.view, (Family::DoneOrder, &from, &end), limit, &mut items, |_, value| {
+            let number = DoneOrderRecord::decode(&value)?.number;
+            let value = self.view.get(Family::Done, &EndKey { queue, number }.encode())?;
+            value.map(|value| ended(&value, State::Done)).transpose()
+        })?;
+        Ok(items)
+    }
+
+    fn dead(&self, queue: QueueId, limit: usize, after: Option<Vec<u8>>) -> Result<Vec<Item>, QueueError> {
+        let from = later(EndKey { queue, number: 0 }.encode(), after.as_deref());
+        let end = after_prefix(&queue.to_be_bytes());
+        let mut items = Vec::new();
+        collect(self.view, (Family::Dead, &from, &end), limit, &mut items, |_, value| {
+            ended(&value, State::Dead).map(Some)
+        })?;
         Ok(items)
     }
 
@@ -219,7 +222,7 @@ impl Reading<'_> {
             attempts: found.attempts,
             enqueued_at: found.record.enqueued_at,
             at: found.record.at,
-            event: Arc::new(found.record.event.decode()?),
+            event: Arc::new(found.record.event.decode().unwrap_or_else(|_| unreadable())),
             history: found.history,
             result: found.result,
         })
@@ -330,6 +333,11 @@ fn later(first: Vec<u8>, after: Option<&[u8]>) -> Vec<u8> {
         Some(after) => first.max([after, &[0]].concat()),
         None => first,
     }
+}
+
+/// Stands for an event whose record is damaged, so that its entry can still be looked at.
+fn unreadable() -> Event {
+    Event::new("unreadable", "/gristmill/unreadable", "gristmill.unreadable")
 }
 
 fn name(record: &QueueRecord) -> Result<QueueName, QueueError> {

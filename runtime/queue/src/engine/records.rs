@@ -68,6 +68,17 @@ impl Record for NumberRecord {
     const KIND: &'static str = "number";
 }
 
+/// A done entry, in the order of completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DoneOrderRecord {
+    pub(crate) number: u64,
+    pub(crate) at: Timestamp,
+}
+
+impl Record for DoneOrderRecord {
+    const KIND: &'static str = "done order";
+}
+
 /// Entries of a queue by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
@@ -89,7 +100,7 @@ pub(crate) struct QueueRecord {
     done_max: u64,
     pub(crate) counts: Counts,
     totals: [u64; 6],
-    /// No done entry has a smaller number.
+    /// Where the done entries' order begins.
     pub(crate) done_from: u64,
 }
 

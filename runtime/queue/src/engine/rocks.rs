@@ -113,7 +113,11 @@ impl Store for Rocks {
     }
 
     fn sync(&self) -> Result<(), QueueError> {
-        if self.sync { self.db.flush_wal(true).map_err(unavailable) } else { Ok(()) }
+        if self.sync { self.persist() } else { Ok(()) }
+    }
+
+    fn persist(&self) -> Result<(), QueueError> {
+        self.db.flush_wal(true).map_err(unavailable)
     }
 }
 

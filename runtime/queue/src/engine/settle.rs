@@ -8,7 +8,7 @@ use super::Now;
 use super::claim::place;
 use super::keys::{DueKey, EndKey, Family, Lane, LaneKey, ReadyKey, number_key};
 use super::publish::{self, Prepared};
-use super::records::{EndRecord, EntryRecord, PlaceAt, PlaceRecord, Record};
+use super::records::{DoneOrderRecord, EndRecord, EntryRecord, PlaceAt, PlaceRecord, Record};
 use super::state::{Lease, State};
 use super::store::{Tx, View};
 use crate::contract::{LeaseToken, PublishError, QueueError, SettleReply};
@@ -125,19 +125,22 @@ struct Moved {
 fn complete(state: &mut State, tx: &mut Tx<'_>, moved: Moved, outcome: &Outcome, now: Now) -> Result<(), QueueError> {
     let number = moved.record.number;
     let key = EndKey { queue: moved.lease.queue, number };
+    let order = EndKey { queue: moved.lease.queue, number: moved.fresh };
     let result = match outcome {
         Outcome::Ack { result } => result.as_ref().map(|bytes| bytes.to_vec()),
         _ => None,
     };
-    let header = EntryRecord { at: now.wall, event: moved.record.event.without_data()?, ..moved.record };
+    // One that cannot be taken apart is kept whole.
+    let header = moved.record.event.without_data().unwrap_or_else(|_| moved.record.event.clone());
+    let header = EntryRecord { at: now.wall, event: header, ..moved.record };
     let end =
         EndRecord { entry: header.encode(), attempts: moved.lease.record.attempt, history: moved.history, result };
     tx.put(Family::Done, key.encode(), end.encode());
+    tx.put(Family::DoneOrder, order.encode(), DoneOrderRecord { number, at: now.wall }.encode());
     forget_place(tx, &moved.lease, number);
     let queue = state.queue_mut(moved.lease.queue)?;
     queue.counts.done += 1;
     queue.totals.acked += 1;
-    queue.done_from = queue.done_from.min(number);
     Ok(())
 }
 

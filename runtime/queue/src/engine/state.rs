@@ -88,7 +88,7 @@ impl State {
         tx.put(Family::Meta, Meta::Store.encode(), identity.encode());
         tx.put(Family::Meta, Meta::Reserved.encode(), NumberRecord(state.reserved).encode());
         store.commit(tx.into_writes())?;
-        store.sync()?;
+        store.persist()?;
         Ok(state)
     }
 

@@ -30,8 +30,12 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Applies all writes or none.
     fn commit(&self, writes: Writes) -> Result<(), QueueError>;
 
-    /// Returns once everything committed before the call is as durable as this store makes it.
+    /// Returns once everything committed before the call is as durable as publishers were promised.
     fn sync(&self) -> Result<(), QueueError>;
+
+    /// Returns once everything committed before the call is as durable as this store can make it: for what must not be
+    /// forgotten whatever publishers were promised.
+    fn persist(&self) -> Result<(), QueueError>;
 }
 
 /// What a commit does to one key.

@@ -10,9 +10,9 @@ use super::Now;
 use super::claim::place;
 use super::keys::{DueKey, EndKey, Family, Lane, LaneKey, Meta, QueueId, ReadyKey, number_key};
 use super::publish::make_ready;
-use super::records::{EndRecord, EntryRecord, PlaceAt, PlaceRecord, Record};
+use super::records::{DoneOrderRecord, EntryRecord, PlaceAt, PlaceRecord, Record};
 use super::settle::conclude;
-use super::state::State;
+use super::state::{Lease, State};
 use super::store::{Tx, View};
 use crate::contract::QueueError;
 
@@ -42,7 +42,7 @@ pub(crate) fn lost(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progr
     let count = deliveries.len();
     for delivery in deliveries {
         if let Some(lease) = state.leases.get(&delivery).copied() {
-            conclude(state, tx, delivery, lease, (&Outcome::Lost, None), now)?;
+            end(state, tx, delivery, lease, &Outcome::Lost, now)?;
         }
     }
     Ok(Progress::of(count))
@@ -54,10 +54,30 @@ pub(crate) fn expire(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Pro
         state.deadlines.iter().take_while(|(deadline, _)| *deadline <= now.monotonic).take(SWEEP).copied().collect();
     for (_, delivery) in &over {
         if let Some(lease) = state.leases.get(delivery).copied() {
-            conclude(state, tx, *delivery, lease, (&Outcome::Expired, None), now)?;
+            end(state, tx, *delivery, lease, &Outcome::Expired, now)?;
         }
     }
     Ok(Progress::of(over.len()))
+}
+
+/// Ends a lease by itself. One whose entry cannot be read is given up: it must not hold up the others.
+fn end(
+    state: &mut State,
+    tx: &mut Tx<'_>,
+    delivery: u64,
+    lease: Lease,
+    outcome: &Outcome,
+    now: Now,
+) -> Result<(), QueueError> {
+    match conclude(state, tx, delivery, lease, (outcome, None), now) {
+        Ok(_) => Ok(()),
+        Err(QueueError::Corrupt(problem)) => {
+            tracing::error!(delivery, problem, "a leased entry cannot be read; it is left where it is");
+            state.remove_lease(delivery);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes scheduled entries ready whose time has come.
@@ -123,33 +143,29 @@ fn reap(state: &mut State, tx: &mut Tx<'_>, id: QueueId, budget: usize, now: Now
     let to = super::keys::after_prefix(&id.to_be_bytes());
     let mut old = Vec::new();
     let mut failed = None;
-    tx.scan(Family::Done, &from, &to, &mut |key, value| {
-        let is_old = || {
-            let end = EndRecord::decode(value)?;
-            let record = EntryRecord::decode(Bytes::from(end.entry))?;
-            Ok::<_, super::records::BadRecord>(now.wall.since(record.at) >= options.done_retention)
-        };
-        match if old.len() < excess { Ok(true) } else { is_old() } {
-            _ if old.len() >= budget => ControlFlow::Break(()),
-            Ok(true) => {
-                old.push(key.to_vec());
-                ControlFlow::Continue(())
+    tx.scan(Family::DoneOrder, &from, &to, &mut |key, value| match DoneOrderRecord::decode(value) {
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+        Ok(done) => {
+            let is_old = old.len() < excess || now.wall.since(done.at) >= options.done_retention;
+            if old.len() >= budget || !is_old {
+                return ControlFlow::Break(());
             }
-            Ok(false) => ControlFlow::Break(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
+            old.push((key.to_vec(), done.number));
+            ControlFlow::Continue(())
         }
     })?;
     if let Some(error) = failed {
         return Err(error.into());
     }
-    let Some(last) = old.last() else { return Ok(0) };
+    let Some((last, _)) = old.last() else { return Ok(0) };
     let done_from = EndKey::decode(last)?.number + 1;
     let count = old.len();
-    for key in old {
-        tx.delete(Family::Done, key);
+    for (order, number) in old {
+        tx.delete(Family::DoneOrder, order);
+        tx.delete(Family::Done, EndKey { queue: id, number }.encode());
     }
     let queue = state.queue_mut(id)?;
     queue.counts.done = queue.counts.done.saturating_sub(count as u64);

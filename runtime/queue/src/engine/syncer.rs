@@ -71,9 +71,22 @@ impl Syncer {
     }
 }
 
-impl Drop for Syncer {
-    /// Syncs what is left, and ends.
-    fn drop(&mut self) {
+impl Syncer {
+    /// Nothing more can be made durable: whoever waits is told so.
+    pub(crate) fn fail(&self, error: QueueError) {
+        let mut pending = self.shared.lock();
+        pending.failed.get_or_insert(error);
+        pending.dirty = true;
+        self.shared.changed.notify_one();
+    }
+
+    /// Syncs what is left, and ends. The error, if anything was not made durable.
+    pub(crate) fn finish(mut self) -> Result<(), QueueError> {
+        self.end();
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    fn end(&mut self) {
         self.shared.lock().closed = true;
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take()
@@ -81,6 +94,12 @@ impl Drop for Syncer {
         {
             tracing::error!("the syncer's thread panicked");
         }
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

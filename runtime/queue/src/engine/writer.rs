@@ -2,7 +2,7 @@
 //! commits once, and answers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -17,7 +17,7 @@ use super::state::State;
 use super::store::{Store, Tx};
 use super::sweep::{self, Progress};
 use super::syncer::{Release, Syncer};
-use super::{Now, redrive};
+use super::{MAX_CLAIM, Now, redrive};
 use crate::contract::{
     Confirm, EntryRef, Extend, ExtendReply, LeaseToken, PublishError, QueueError, QueueOptions, RedriveReply,
     SettleReply,
@@ -30,6 +30,9 @@ const MIN_NUMBERS: u64 = 1 << 18;
 /// How often retention looks for old entries.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long claims may wait before somebody asks whether a sync has failed.
+const FAILURE_CHECK: Duration = Duration::from_secs(1);
+
 /// Where an answer goes.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, QueueError>>;
 
@@ -41,6 +44,8 @@ pub(crate) enum Command {
     Settle(Vec<PreparedSettle>, Confirm, Answer<Vec<SettleReply>>),
     Extend(Vec<Extend>, Answer<Vec<ExtendReply>>),
     Redrive(Vec<EntryId>, Answer<Vec<RedriveReply>>),
+    /// Leases that were granted to somebody who is gone.
+    GiveBack(Vec<LeaseToken>),
     /// Looks at the clocks. For tests that move them.
     Tick(Answer<()>),
     Close(Answer<()>),
@@ -82,6 +87,8 @@ pub(crate) struct Writer {
     next_retention: Monotonic,
     more: Progress,
     poisoned: Option<QueueError>,
+    /// The same, for those who read outside the writer.
+    failure: Arc<OnceLock<QueueError>>,
     closing: Option<Answer<()>>,
 }
 
@@ -122,7 +129,7 @@ impl Writer {
         clock: Arc<dyn Clock>,
         state: State,
         syncer: Syncer,
-        commands: Receiver<Envelope>,
+        (commands, failure): (Receiver<Envelope>, Arc<OnceLock<QueueError>>),
     ) -> Self {
         Self {
             store,
@@ -135,6 +142,7 @@ impl Writer {
             next_retention: Monotonic::default(),
             more: Progress::Finished,
             poisoned: None,
+            failure,
             closing: None,
         }
     }
@@ -152,7 +160,7 @@ impl Writer {
             let progress = sweep::lost(&mut self.state, &mut tx, now)?;
             self.state.finish(&mut tx)?;
             store.commit(tx.into_writes())?;
-            store.sync()?;
+            store.persist()?;
             if progress == Progress::Finished {
                 return Ok(());
             }
@@ -165,13 +173,15 @@ impl Writer {
             let Some(first) = self.next_command() else { break };
             self.turn(first);
         }
-        let closing = self.closing.take();
         for waiter in std::mem::take(&mut self.waiters).into_values().flatten() {
             let _ = waiter.answer.send(Err(QueueError::Closed));
         }
-        drop(self);
+        let Self { store, syncer, closing, poisoned, commands, .. } = self;
+        let synced = syncer.finish();
+        // Closed before it is answered: whoever waits for the answer may open the store again.
+        drop((store, commands));
         if let Some(answer) = closing {
-            let _ = answer.send(Ok(()));
+            let _ = answer.send(poisoned.map_or(synced, Err));
         }
     }
 
@@ -196,6 +206,8 @@ impl Writer {
         let now = self.now();
         let lease = self.state.deadlines.first().map(|(deadline, _)| deadline.since(now.monotonic));
         let waiter = self.waiters.values().flatten().map(|waiter| waiter.deadline.since(now.monotonic)).min();
+        // Also to notice a failed sync while nothing else happens.
+        let waiter = waiter.map(|wait| wait.min(FAILURE_CHECK));
         let due = self.state.next_due.map(|due| due.since(now.wall));
         let any_done = self.state.queues.values().any(|queue| queue.counts.done > 0);
         let retention = any_done.then(|| self.next_retention.since(now.monotonic));
@@ -205,7 +217,7 @@ impl Writer {
     /// One commit.
     fn turn(&mut self, first: Vec<Envelope>) {
         if let Some(error) = self.syncer.failure() {
-            self.poisoned.get_or_insert(error);
+            self.poison(error);
         }
         if let Some(error) = self.poisoned.clone() {
             self.refuse_all(first, &error);
@@ -221,12 +233,13 @@ impl Writer {
             if wrote {
                 store.commit(tx.into_writes())?;
             }
-            if sync_now { store.sync() } else { Ok(()) }
+            if sync_now { store.persist() } else { Ok(()) }
         });
         if let Err(error) = &result {
             // The state in memory is ahead of the store: nothing it says can be trusted any more.
             tracing::error!(%error, "a commit failed; nothing more is accepted");
-            self.poisoned = Some(error.clone());
+            self.syncer.fail(error.clone());
+            self.poison(error.clone());
         }
         for answer in on_commit {
             self.orphans.extend(answer(result.clone()));
@@ -234,8 +247,17 @@ impl Writer {
         match result {
             Ok(()) if wrote || !on_sync.is_empty() => self.syncer.committed(on_sync),
             Ok(()) => {}
-            Err(error) => on_sync.into_iter().for_each(|release| release(Err(error.clone()))),
+            Err(error) => {
+                on_sync.into_iter().for_each(|release| release(Err(error.clone())));
+                self.refuse_all(Vec::new(), &error);
+            }
         }
+    }
+
+    fn poison(&mut self, error: QueueError) {
+        // Readers are told as well; the first error is the one that matters.
+        let _ = self.failure.set(error.clone());
+        self.poisoned.get_or_insert(error);
     }
 
     fn refuse_all(&mut self, envelopes: Vec<Envelope>, error: &QueueError) {
@@ -254,10 +276,7 @@ impl Writer {
 
     fn fill(&mut self, batch: &mut Batch<'_>, first: Vec<Envelope>) -> Result<(), QueueError> {
         self.sweep(batch)?;
-        for lease in std::mem::take(&mut self.orphans) {
-            let release = PreparedSettle { lease, outcome: Outcome::Released, version: None, emits: Ok(Vec::new()) };
-            settle::settle(&mut self.state, &mut batch.tx, release, batch.now)?;
-        }
+        self.release_orphans(batch)?;
         let mut commands = 0;
         let mut next = first.into_iter().next();
         while let Some(Envelope { command, permit }) = next.take() {
@@ -271,14 +290,24 @@ impl Writer {
         self.serve_waiters(batch)
     }
 
+    fn release_orphans(&mut self, batch: &mut Batch<'_>) -> Result<(), QueueError> {
+        for lease in std::mem::take(&mut self.orphans) {
+            let release = PreparedSettle { lease, outcome: Outcome::Released, version: None, emits: Ok(Vec::new()) };
+            settle::settle(&mut self.state, &mut batch.tx, release, batch.now)?;
+        }
+        Ok(())
+    }
+
     fn sweep(&mut self, batch: &mut Batch<'_>) -> Result<(), QueueError> {
         let expired = sweep::expire(&mut self.state, &mut batch.tx, batch.now)?;
         let due = sweep::due(&mut self.state, &mut batch.tx, batch.now)?;
         let crowded = self.state.queues.values().any(|q| q.counts.done > q.options.done_max.saturating_add(1_000));
         let mut reaped = Progress::Finished;
         if crowded || batch.now.monotonic >= self.next_retention {
-            self.next_retention = batch.now.monotonic.after(RETENTION_INTERVAL);
             reaped = sweep::retention(&mut self.state, &mut batch.tx, batch.now)?;
+            if reaped == Progress::Finished {
+                self.next_retention = batch.now.monotonic.after(RETENTION_INTERVAL);
+            }
         }
         let all = [expired, due, reaped];
         self.more = if all.contains(&Progress::More) { Progress::More } else { Progress::Finished };
@@ -297,7 +326,13 @@ impl Writer {
                 let mut results = Vec::with_capacity(events.len());
                 for event in events {
                     results.push(match event {
-                        Ok(event) => publish::publish(state, &mut batch.tx, event, batch.now)?,
+                        Ok(event) => match publish::publish(state, &mut batch.tx, event, batch.now) {
+                            Ok(result) => result,
+                            Err(error) => {
+                                batch.answer_on_sync(answer, Err(error.clone()));
+                                return Err(error);
+                            }
+                        },
                         Err(refused) => Err(refused),
                     });
                 }
@@ -305,13 +340,13 @@ impl Writer {
             }
             Command::Claim(request, answer) => self.claim(batch, request, answer)?,
             Command::Settle(requests, confirm, answer) => {
-                let mut replies = Vec::with_capacity(requests.len());
-                for request in requests {
-                    replies.push(settle::settle(state, &mut batch.tx, request, batch.now)?);
-                }
+                // A settlement reads before it writes: what fails has changed nothing.
+                let settled =
+                    requests.into_iter().map(|request| settle::settle(state, &mut batch.tx, request, batch.now));
+                let replies = settled.collect();
                 match confirm {
-                    Confirm::Committed => batch.answer_on_commit(answer, Ok(replies)),
-                    Confirm::Durable => batch.answer_on_sync(answer, Ok(replies)),
+                    Confirm::Committed => batch.answer_on_commit(answer, replies),
+                    Confirm::Durable => batch.answer_on_sync(answer, replies),
                 }
             }
             Command::Extend(requests, answer) => {
@@ -319,16 +354,18 @@ impl Writer {
                 batch.answer_on_commit(answer, Ok(replies));
             }
             Command::Redrive(entries, answer) => {
-                let mut replies = Vec::with_capacity(entries.len());
-                for entry in entries {
-                    replies.push(redrive::redrive(state, &mut batch.tx, &entry, batch.now)?);
-                }
-                batch.answer_on_sync(answer, Ok(replies));
+                let redriven = entries.iter().map(|entry| redrive::redrive(state, &mut batch.tx, entry, batch.now));
+                let replies = redriven.collect();
+                batch.answer_on_sync(answer, replies);
             }
             Command::Tick(answer) => {
                 self.next_retention = batch.now.monotonic;
                 self.sweep(batch)?;
                 batch.answer_on_commit(answer, Ok(()));
+            }
+            Command::GiveBack(leases) => {
+                self.orphans.extend(leases);
+                self.release_orphans(batch)?;
             }
             Command::Close(answer) => self.closing = Some(answer),
         }
@@ -351,7 +388,13 @@ impl Writer {
         if answer.is_closed() {
             return Ok(());
         }
-        let claimed = claim::claim(&mut self.state, &mut batch.tx, queue, request.max, batch.now)?;
+        let claimed = match claim::claim(&mut self.state, &mut batch.tx, queue, request.max, batch.now) {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                batch.answer_on_commit(answer, Err(error.clone()));
+                return Err(error);
+            }
+        };
         if claimed.is_empty() && !request.wait.is_zero() {
             let deadline = batch.now.monotonic.after(request.wait);
             self.waiters.entry(queue).or_default().push(Waiter { max: request.max, deadline, answer });
@@ -368,7 +411,7 @@ impl Writer {
             let mut still_waiting = Vec::new();
             for waiter in waiters.drain(..) {
                 // The first that gets nothing shows that there is nothing for those behind it either.
-                if !still_waiting.is_empty() {
+                if !still_waiting.is_empty() || self.state.numbers_left() < MAX_CLAIM as u64 {
                     still_waiting.push(waiter);
                 } else if !waiter.answer.is_closed() {
                     let claimed = claim::claim(&mut self.state, &mut batch.tx, queue, waiter.max, batch.now)?;
@@ -378,6 +421,11 @@ impl Writer {
                         batch.grant(waiter.answer, claimed);
                     }
                 }
+            }
+            if self.state.numbers_left() < MAX_CLAIM as u64 && !still_waiting.is_empty() {
+                // The next commit has a fresh reservation.
+                self.state.woken.insert(queue);
+                self.more = Progress::More;
             }
             *waiters = still_waiting;
         }
@@ -413,6 +461,7 @@ fn refuse(command: Command, error: &QueueError, closing: &mut Option<Answer<()>>
         Command::Settle(_, _, answer) => drop(answer.send(Err(error))),
         Command::Extend(_, answer) => drop(answer.send(Err(error))),
         Command::Redrive(_, answer) => drop(answer.send(Err(error))),
+        Command::GiveBack(_) => {}
         Command::Close(answer) => *closing = Some(answer),
     }
 }
