@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use gristmill_core::{Clock as _, HandlerName, Outcome, SystemClock, json, units};
+use gristmill_core::{Clock as _, HandlerName, Outcome, SystemClock, json};
 use gristmill_host::{Grants, Host, HostOptions, Invocation, Limits, LoadRequest, Report};
 
 use crate::cli::args::Invoke;
 use crate::cli::screen;
-use crate::cli::text::{block, one_line, short};
+use crate::cli::text::{block, one_line};
 
 /// The largest event that is read, in bytes.
 const MAX_EVENT: u64 = 16 << 20;
@@ -74,8 +74,8 @@ fn describe(report: &Report) -> String {
     if let Outcome::Ack { result: Some(result) } = &report.outcome {
         lines.push(format!("result   {}", one_line(&String::from_utf8_lossy(result))));
     }
-    lines.push(format!("time     {}", short(report.duration)));
-    lines.push(format!("memory   {}", units::format_size(report.peak_memory)));
+    lines.push(format!("time     {:.2} ms", report.duration.as_secs_f64() * 1_000.0));
+    lines.push(format!("memory   {} KiB", report.peak_memory.div_ceil(1_024)));
     for emit in &report.emits {
         let event = serde_json::to_string(&json::Structured(&emit.event)).unwrap_or_default();
         lines.push(format!("emitted  {}", one_line(&event)));

@@ -1,4 +1,5 @@
-//! Entry ids: the store's salt, a dash, and the entry's queue, priority and number, in Crockford's base 32.
+//! Entry ids: the store's salt, the entry's number, its queue, and its priority unless that is 0, between dashes and in
+//! Crockford's base 32: `k3f9qz-1a4-2`.
 //!
 //! The id names the entry's first ready key, so that an entry needs no index while it is there.
 
@@ -23,46 +24,55 @@ pub(crate) struct EntryKey {
 impl EntryKey {
     /// The id in the store with this salt.
     pub(crate) fn id(self, salt: u32) -> Option<EntryId> {
-        let packed = u128::from(self.number) << 40 | u128::from(self.queue) << 8 | u128::from(self.priority);
         let mut text = String::with_capacity(24);
-        push_digits(&mut text, u128::from(salt & SALT_MASK), SALT_DIGITS);
+        push_digits(&mut text, u64::from(salt & SALT_MASK), SALT_DIGITS);
         text.push('-');
-        push_digits(&mut text, packed, (128 - packed.leading_zeros()).div_ceil(5).max(1));
+        push_number(&mut text, self.number);
+        text.push('-');
+        push_number(&mut text, u64::from(self.queue));
+        if self.priority > 0 {
+            text.push('-');
+            push_number(&mut text, u64::from(self.priority));
+        }
         EntryId::new(&text).ok()
     }
 
     /// What `id` says, if the store with this salt issued it.
     pub(crate) fn parse(id: &EntryId, salt: u32) -> Option<Self> {
-        let (prefix, rest) = id.as_str().split_once('-')?;
-        if value(prefix)? != u128::from(salt & SALT_MASK) || prefix.len() != SALT_DIGITS as usize {
+        let mut parts = id.as_str().split('-');
+        if value(parts.next()?)? != u64::from(salt & SALT_MASK) {
             return None;
         }
-        let packed = value(rest)?;
         let key = Self {
-            queue: u32::try_from(packed >> 8 & u128::from(u32::MAX)).ok()?,
-            priority: u8::try_from(packed & 0xff).ok()?,
-            number: u64::try_from(packed >> 40).ok()?,
+            number: value(parts.next()?)?,
+            queue: u32::try_from(value(parts.next()?)?).ok()?,
+            priority: u8::try_from(parts.next().map_or(Some(0), value)?).ok()?,
         };
-        // One entry, one id: no leading zeros.
+        // One entry, one id: no leading zeros, nothing behind it.
         (key.id(salt).as_ref() == Some(id)).then_some(key)
     }
 }
 
-fn push_digits(text: &mut String, value: u128, digits: u32) {
+fn push_number(text: &mut String, number: u64) {
+    push_digits(text, number, (u64::BITS - number.leading_zeros()).div_ceil(5).max(1));
+}
+
+fn push_digits(text: &mut String, value: u64, digits: u32) {
     for digit in (0..digits).rev() {
         let index = (value >> (5 * digit) & 31) as usize;
         text.push(ALPHABET.get(index).copied().unwrap_or(b'0') as char);
     }
 }
 
-fn value(text: &str) -> Option<u128> {
-    if text.is_empty() || text.len() > 21 {
+fn value(text: &str) -> Option<u64> {
+    if text.is_empty() || text.len() > 13 {
         return None;
     }
-    text.bytes().try_fold(0u128, |value, byte| {
+    let value = text.bytes().try_fold(0u128, |value, byte| {
         let digit = ALPHABET.iter().position(|&letter| letter == byte)?;
         Some(value << 5 | digit as u128)
-    })
+    })?;
+    u64::try_from(value).ok()
 }
 
 #[cfg(test)]
