@@ -13,7 +13,7 @@ pub(crate) struct MemoryMeter {
 
 /// The guest asked for more than the limit.
 #[derive(Debug, thiserror::Error)]
-#[error("the handler asked for {} of memory; its limit is {}", format_size(*.asked), format_size(*.limit))]
+#[error("the handler asked for {} KiB of memory; its limit is {}", .asked.div_ceil(1_024), format_size(*.limit))]
 pub(crate) struct OverLimit {
     asked: u64,
     limit: u64,
@@ -67,7 +67,7 @@ mod tests {
         assert!(meter.table_growing(0, 50, None).unwrap());
         assert_eq!(meter.peak(), 900);
         let error = meter.memory_growing(500, 601, None).unwrap_err();
-        assert_eq!(error.to_string(), "the handler asked for 1001B of memory; its limit is 1000B");
+        assert_eq!(error.to_string(), "the handler asked for 1 KiB of memory; its limit is 1000B");
         assert!(meter.memory_growing(500, 600, None).unwrap());
     }
 

@@ -141,11 +141,11 @@ async fn memory_over_the_limit_ends_the_invocation() {
     assert_eq!((report.outcome, report.peak_memory), (Outcome::Ack { result: None }, 3 << 16));
     let report = run(handling(&grow(3)), little.clone()).await;
     let Outcome::OutOfMemory { reason } = report.outcome else { panic!("out of memory") };
-    assert_eq!(reason, "the handler asked for 256KiB of memory; its limit is 192KiB\n  0: handle");
+    assert_eq!(reason, "the handler asked for 256 KiB of memory; its limit is 192KiB\n  0: handle");
 
     let large = Guest { items: "(memory $large 3)", handle: ACK, ..Guest::default() };
     let Outcome::OutOfMemory { reason } = run(large, little.clone()).await.outcome else { panic!("out of memory") };
-    assert_eq!(reason, "the handler asked for 256KiB of memory; its limit is 192KiB");
+    assert_eq!(reason, "the handler asked for 256 KiB of memory; its limit is 192KiB");
 
     little.limits.memory = 1;
     let tables = Guest { items: "(table 100 funcref)", handle: ACK, ..Guest::default() };

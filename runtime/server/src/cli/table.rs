@@ -1,13 +1,16 @@
 //! Tables: lines and truncation on a terminal, plain aligned columns anywhere else.
 
-use comfy_table::presets::{NOTHING, UTF8_HORIZONTAL_ONLY};
-use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row};
+use comfy_table::presets::NOTHING;
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Row, TableStyle};
 
 use super::screen::Screen;
 use super::text::{clip, one_line};
 
 /// The widest a [`Column::Text`] gets on a terminal.
 const TEXT_WIDTH: usize = 32;
+
+/// A rule under the headings, and no other line.
+const RULED: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// A column: its heading, and how its cells stand.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +62,7 @@ impl Table {
         }
         match screen {
             Screen::Terminal { width } => {
-                table.load_style(UTF8_HORIZONTAL_ONLY).set_truncation_indicator("…");
+                table.load_style(RULED).set_truncation_indicator("…");
                 table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
             }
             Screen::Plain => {
