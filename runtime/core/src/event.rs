@@ -165,7 +165,7 @@ fn essence(media_type: &str) -> String {
 
 fn required(name: &'static str, value: &str) -> Result<(), EventError> {
     if value.is_empty() {
-        return Err(EventError::Missing(name));
+        return Err(invalid(name, "is empty; every event has one"));
     }
     text(name, value)
 }
@@ -222,7 +222,7 @@ mod tests {
             ("source", Event { source: String::new(), ..event() }),
             ("type", Event { ty: String::new(), ..event() }),
         ] {
-            assert_eq!(broken.validate(), Err(EventError::Missing(name)));
+            assert_eq!(broken.validate(), Err(invalid(name, "is empty; every event has one")));
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use gristmill_core::{Clock as _, HandlerName, Outcome, SystemClock, json};
-use gristmill_host::{Grants, Host, HostOptions, Invocation, Limits, LoadRequest, Report};
+use gristmill_host::{Grants, Host, HostOptions, Invocation, Limits, LoadError, LoadRequest, Report};
 
 use crate::cli::args::Invoke;
 use crate::cli::screen;
@@ -31,7 +31,13 @@ pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
         digest: None,
         grants: Grants { emit: args.emit.clone() },
     };
-    let component = host.load(request).await.map_err(|error| anyhow!("{}: {error}", args.component.display()))?;
+    let component = host.load(request).await.map_err(|error| match error {
+        LoadError::EmitNotGranted => anyhow!(
+            "{} emits events: say which types it may emit, for instance --emit 'com.example.*'",
+            args.component.display()
+        ),
+        error => anyhow!("{}: {error}", args.component.display()),
+    })?;
     let limits = Limits { timeout: args.timeout, memory: args.memory, max_event_size: MAX_EVENT, ..Limits::default() };
     let invocation = Invocation {
         delivery_id: "invoke".to_owned(),
@@ -69,7 +75,7 @@ fn name_of(path: &Path) -> anyhow::Result<HandlerName> {
 fn describe(report: &Report) -> String {
     let mut lines = vec![format!("outcome  {}", report.outcome.kind())];
     if let Some(reason) = report.outcome.reason() {
-        lines.push(format!("reason   {}", block(reason, "         ")));
+        lines.push(format!("reason   {}", block(reason, "         ").trim_start()));
     }
     if let Outcome::Ack { result: Some(result) } = &report.outcome {
         lines.push(format!("result   {}", one_line(&String::from_utf8_lossy(result))));

@@ -43,16 +43,30 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Global {
     /// Where the runtime answers [default: the configuration's `listen`, else http://127.0.0.1:8080]
-    #[arg(long, global = true, value_name = "URL", env = "GRISTMILL_URL", value_parser = base_url)]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "URL", env = "GRISTMILL_URL", value_parser = base_url)]
     pub url: Option<Url>,
     /// The deployment's configuration [default: runtime.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "GRISTMILL_CONFIG")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE", env = "GRISTMILL_CONFIG")]
     pub config: Option<PathBuf>,
     /// What to log: a level (error, warn, info, debug, trace) or a filter such as `info,gristmill=debug`
-    #[arg(long, global = true, value_name = "FILTER", env = "GRISTMILL_LOG", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "FILTER",
+        env = "GRISTMILL_LOG",
+        default_value = "info"
+    )]
     pub log: String,
     /// How log lines look
-    #[arg(long, global = true, value_name = "FORMAT", env = "GRISTMILL_LOG_FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "FORMAT",
+        env = "GRISTMILL_LOG_FORMAT",
+        default_value = "text"
+    )]
     pub log_format: LogFormat,
 }
 
@@ -145,7 +159,7 @@ pub struct Publish {
     /// Write to the data directory of a runtime that is stopped
     #[arg(long)]
     pub offline: bool,
-    /// Print what became of each event as JSON, one reply a line
+    /// Print what became of the events as JSON: one line for each batch that was sent, a result for each event, in order
     #[arg(long)]
     pub json: bool,
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::args::Publish;
 use super::ndjson::{Line, Source};
-use super::runtime::Runtime;
+use super::runtime::{NoRuntime, Runtime};
 use super::screen::Screen;
 use super::text::{count, one_line};
 use crate::http::model::{PublishReply, PublishResult, PublishStatus};
@@ -116,8 +116,13 @@ pub(super) async fn publish(
             None => tally.to_string(),
         })?;
         let first = batch.first().map_or(1, |line| line.number);
-        let reply = publish_batch(target, &batch).await.with_context(|| {
-            format!("{}it and what follows may or may not be published; before it: {tally}", input.place(first))
+        let reply = publish_batch(target, &batch).await.map_err(|error| {
+            let context = if error.is::<NoRuntime>() {
+                tally.to_string()
+            } else {
+                format!("{tally}; {}this event and what follows may or may not be published", input.place(first))
+            };
+            error.context(context)
         })?;
         for (line, result) in batch.iter().zip(&reply.results) {
             tally.count(result);

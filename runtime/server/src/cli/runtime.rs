@@ -33,6 +33,11 @@ pub(super) struct PageOf<'a> {
     pub(super) cursor: Option<&'a str>,
 }
 
+/// Nobody listens where the runtime should be: nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("no runtime answers at {0}: start one with `gristmill run`, or name another with --url")]
+pub(super) struct NoRuntime(String);
+
 impl Runtime {
     /// The runtime that the flags, the environment or the configuration name.
     pub(super) fn new(global: &Global) -> anyhow::Result<Self> {
@@ -90,7 +95,7 @@ impl Runtime {
         let at = self.base.as_str().trim_end_matches('/');
         let response = request.send().await.map_err(|error| {
             if error.is_connect() {
-                anyhow!("no runtime answers at {at}: start one with `gristmill run`, or name another with --url")
+                anyhow::Error::new(NoRuntime(at.to_owned()))
             } else if error.is_timeout() {
                 anyhow!("the runtime at {at} did not answer within {} s", TIMEOUT.as_secs())
             } else {
@@ -119,7 +124,7 @@ fn base(global: &Global) -> anyhow::Result<Url> {
         return Ok(DEFAULT_URL.parse()?);
     }
     let config = config::load(path).map_err(|errors| {
-        anyhow!("{errors}\nso nobody knows where the runtime listens: mend {}, or name it with --url", path.display())
+        anyhow!("cannot tell where the runtime listens: name it with --url, or mend this\n{errors}")
     })?;
     if config.listen.port() == 0 {
         bail!("{} lets the runtime listen on any free port: name the one it took with --url", path.display());
