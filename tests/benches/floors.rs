@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark: whatever fails ends it")]
 #![allow(missing_docs, reason = "a program")]
 
+mod bare;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -160,8 +162,8 @@ async fn end_to_end() -> f64 {
     rate(HANDLED, elapsed)
 }
 
-/// The calls alone: the same component, as often, as concurrently, without a queue.
-async fn end_to_end_floor() -> f64 {
+/// Our host alone: the same component, as often, as concurrently, without a queue.
+async fn handle() -> f64 {
     let directory = tempfile::tempdir().unwrap();
     let handler = handler(&deployment(&directory)).await;
     let started = Instant::now();
@@ -189,6 +191,12 @@ async fn end_to_end_floor() -> f64 {
     rate(HANDLED, started.elapsed())
 }
 
+/// Wasmtime alone.
+async fn bare_calls() -> f64 {
+    let component = gristmill_test_guests::bytes(gristmill_test_guests::ACKER);
+    bare::calls_per_second(&component, CONCURRENCY, HANDLED / CONCURRENCY, PAYLOAD).await
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -197,12 +205,13 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut results: Vec<(&str, Vec<f64>, Vec<f64>)> =
-        ["publish", "claim and settle", "end to end"].map(|case| (case, Vec::new(), Vec::new())).into();
+        ["publish", "claim and settle", "handle", "end to end"].map(|case| (case, Vec::new(), Vec::new())).into();
     for run in 0..=RUNS {
         let measured = [
             (runtime.block_on(publish()), publish_floor()),
             (runtime.block_on(claim_and_settle()), claim_and_settle_floor()),
-            (runtime.block_on(end_to_end()), runtime.block_on(end_to_end_floor())),
+            (runtime.block_on(handle()), runtime.block_on(bare_calls())),
+            (runtime.block_on(end_to_end()), runtime.block_on(bare_calls())),
         ];
         // The first run warms up.
         if run > 0 {
