@@ -328,7 +328,7 @@ pub struct QueueStats {
     pub done: u64,
     /// Dead letters.
     pub dead: u64,
-    /// How long the entry that will be claimed next has been ready.
+    /// How long the entry that has waited longest has been ready.
     pub oldest_ready: Option<Duration>,
     /// When the next scheduled entry is due; exact up to 4,096 scheduled entries of other queues before it.
     pub next_due: Option<Timestamp>,

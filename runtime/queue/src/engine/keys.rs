@@ -74,7 +74,7 @@ impl Lane {
     /// In the order of claiming.
     pub(crate) const CLAIM_ORDER: [Self; 3] = [Self::Front, Self::Lost, Self::Normal];
 
-    const fn stored(self) -> u8 {
+    pub(crate) const fn stored(self) -> u8 {
         match self {
             Self::Front => 0,
             Self::Normal => 1,
@@ -82,7 +82,7 @@ impl Lane {
         }
     }
 
-    fn from_stored(byte: u8) -> Result<Self, BadKey> {
+    pub(crate) fn from_stored(byte: u8) -> Result<Self, BadKey> {
         match byte {
             0 => Ok(Self::Front),
             1 => Ok(Self::Normal),

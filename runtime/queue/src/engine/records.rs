@@ -169,11 +169,7 @@ pub(crate) struct Spot {
 
 impl From<ReadyKey> for Spot {
     fn from(key: ReadyKey) -> Self {
-        let lane = match key.line.lane {
-            Lane::Front => 0,
-            Lane::Normal => 1,
-            Lane::Lost => 2,
-        };
+        let lane = key.line.lane.stored();
         Self { queue: key.line.queue, priority: key.line.priority, lane, position: key.position }
     }
 }
@@ -181,12 +177,7 @@ impl From<ReadyKey> for Spot {
 impl TryFrom<Spot> for ReadyKey {
     type Error = BadRecord;
     fn try_from(spot: Spot) -> Result<Self, BadRecord> {
-        let lane = match spot.lane {
-            0 => Lane::Front,
-            1 => Lane::Normal,
-            2 => Lane::Lost,
-            other => return Err(bad("ready key", format!("unknown lane {other}"))),
-        };
+        let lane = Lane::from_stored(spot.lane).map_err(|error| bad("ready key", error.to_string()))?;
         let line = LaneKey { queue: spot.queue, priority: spot.priority, lane };
         Ok(Self { line, position: spot.position })
     }
@@ -199,7 +190,7 @@ pub(crate) struct LeaseRecord {
     pub(crate) number: u64,
     pub(crate) attempt: u32,
     pub(crate) claimed_at: Timestamp,
-    /// The wall clock may jump; how long the delivery took is told by [`LeaseRecord::claimed_at`] only roughly.
+    /// Whether the entry has a place: it is not at its first ready key.
     pub(crate) has_place: bool,
 }
 
@@ -233,7 +224,7 @@ impl Record for PlaceRecord {
     const KIND: &'static str = "place";
 }
 
-/// A dead letter, behind its entry.
+/// An entry that is done or dead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EndRecord {
     /// The [`EntryRecord`], encoded; without data when done.
