@@ -5,13 +5,14 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/gristmill-target
 
 GUEST_TARGET := wasm32-wasip2
 GUESTS := $(CARGO_TARGET_DIR)/guests
+PEER_TARGET := $(CARGO_TARGET_DIR)/peer
 GRISTMILL := $(CARGO_TARGET_DIR)/debug/gristmill
 QUICKSTART := examples/quickstart
 # Our own crates as they ship; the dependencies are as they ship in any case, and are not compiled again.
 AS_SHIPPED := --config profile.dev.opt-level=3 --config profile.dev.debug-assertions=false \
 	--config profile.dev.overflow-checks=false
 
-.PHONY: help demo test lint fmt bench setup build guests clean
+.PHONY: help demo test soak lint fmt bench bench-peer setup build guests clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +37,9 @@ demo: build guests ## Build everything and run the quickstart to its end
 test: setup lint ## Run everything that continuous integration runs
 	cargo test --locked --workspace --exclude gristmill-guest-components
 
+soak: setup ## Run the random tests of the queue for longer, with new seeds
+	GRISTMILL_SOAK=1 cargo test --locked --package gristmill-queue
+
 lint: setup ## Check format, lints and documentation
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
@@ -45,6 +49,12 @@ fmt: ## Format the code
 
 bench: setup guests ## Measure against the floors; prints a table and writes bench.json to the target directory
 	cargo bench --locked --profile dev $(AS_SHIPPED) --package gristmill --bench floors
+	cargo bench --locked --profile dev $(AS_SHIPPED) --package gristmill-queue --bench queue
+
+bench-peer: setup ## The same beside arch-event-queues; compiles a RocksDB of its own, which takes long
+	cargo build --release --manifest-path tests/benches/peer/Cargo.toml --target-dir $(PEER_TARGET)
+	GRISTMILL_PEER=$(PEER_TARGET)/release/gristmill-bench-peer \
+		cargo bench --locked --profile dev $(AS_SHIPPED) --package gristmill-queue --bench queue -- peer
 
 clean: ## Remove what the demo left; the compiled dependencies stay
 	rm -rf $(QUICKSTART)/data $(QUICKSTART)/components plugins/components

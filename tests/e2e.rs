@@ -166,6 +166,116 @@ fn an_event_is_routed_to_every_queue_that_wants_it() {
     assert!(problem["detail"].as_str().unwrap().contains("no subscription matches"), "{problem}");
 }
 
+/// An event about `subject`.
+fn about(subject: &str, id: &str, ty: &str) -> Value {
+    let mut event = event(id, ty, json!(1));
+    event["subject"] = json!(subject);
+    event
+}
+
+#[test]
+fn entries_of_a_key_are_handled_one_at_a_time_in_order() {
+    let deployment = Deployment::new(&[actor("actor", ALL, "ordering-key = \"subject\"")]);
+    let events = [
+        about("A-7", "1", "test.retry-twice"),
+        about("A-7", "2", "test.defer"),
+        about("A-7", "3", "test.ack"),
+        about("A-8", "4", "test.ack"),
+    ];
+    let running = after(&deployment, &events);
+    let span = |id: &str| {
+        let entry = running.entry("actor", "done", id);
+        let at = |attempt: &Value| attempt["started_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let history = entry["history"].as_array().unwrap();
+        (at(&history[0]), entry["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap())
+    };
+    let [first, second, third] = ["1", "2", "3"].map(span);
+    assert!(first.1 <= second.0 && second.1 <= third.0, "{first:?} {second:?} {third:?}");
+    assert_eq!(running.entry("actor", "done", "4")["key"], "A-8");
+}
+
+#[test]
+fn a_dead_letter_holds_its_key_if_that_is_asked_for() {
+    let deployment = Deployment::new(&[actor("actor", ALL, "ordering-key = \"subject\"\non-dead = \"hold\"")]);
+    let events = [about("A-7", "1", "test.reject"), about("A-7", "2", "test.ack"), about("A-8", "3", "test.ack")];
+    let table = text(&deployment.run_until_idle(&events).stdout);
+    assert!(table.contains("WAITING"), "it ends although an entry waits, and says so:\n{table}");
+    let running = deployment.start();
+    let json = |arguments: &[&str]| -> Value {
+        let output = running.client(arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let queues = json(&["queues", "--json"]);
+    let queue = &queues["items"][0];
+    let counts = ["ready", "waiting", "done", "dead", "cancelled"].map(|state| queue[state].as_u64().unwrap());
+    assert_eq!(counts, [0, 1, 1, 1, 0], "{queue}");
+    let waiting = json(&["entries", "list", "actor", "--state", "waiting", "--json"]);
+    assert_eq!(waiting["items"].as_array().unwrap().len(), 1);
+    assert_eq!((&waiting["items"][0]["key"], &waiting["items"][0]["event"]["id"]), (&json!("A-7"), &json!("2")));
+    assert_eq!(json(&["entries", "list", "actor", "--state", "cancelled", "--json"])["items"], json!([]));
+    let list = text(&running.client(&["queues"]).stdout);
+    assert!(list.contains("WAITING") && !list.contains("CANCELLED"), "{list}");
+}
+
+#[test]
+fn emitted_events_carry_their_keys() {
+    let emitting = "{ type = \"test.emit\" }";
+    let deployment = Deployment::new(&[actor("actor", emitting, ""), acker("acker", "{ type = \"test.made\" }")]);
+    let emission = |count: u32, key: &str, dedupe_key: Value| json!({ "count": count, "type": "test.made", "key": key, "dedupe_key": dedupe_key });
+    let running = after(
+        &deployment,
+        &[
+            event("1", "test.emit", emission(2, "A-7", Value::Null)),
+            event("2", "test.emit", emission(3, "A-8", json!("once"))),
+        ],
+    );
+    let done = running.entries("acker", "done");
+    let mut keys: Vec<_> = done.iter().map(|entry| entry["key"].as_str().unwrap()).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["A-7", "A-7", "A-8"], "of those with a dedupe key there is one");
+    assert_eq!(running.get("/v1/queues/acker")["totals"]["duplicates"], 2);
+    assert_eq!(running.entries("actor", "done").len(), 2);
+}
+
+#[test]
+fn an_event_is_accepted_once() {
+    let deployment = Deployment::new(&[acker("acker", "{ type = \"*\" }")]);
+    let running = deployment.start();
+    let first = running.publish(&event("1", "a.b", json!(1)));
+    let again = running.publish(&event("1", "a.b", json!(1)));
+    assert_eq!((&first["status"], &again["status"]), (&json!("accepted"), &json!("duplicate")));
+    assert_eq!((&again["entries"], &again["durability"]), (&first["entries"], &json!("fsync")));
+    let flags = ["publish", "--type", "a.b", "--source", "/test", "--id", "1"];
+    let told = text(&running.client(&flags).stderr);
+    assert!(told.contains("published 0 events (fsync), 1 known already, refused 0"), "{told}");
+    running.stop();
+    let file = deployment.events(&[event("1", "a.b", json!(1)), event("2", "a.b", json!(1))]);
+    let offline = deployment.command(&["publish", "--offline"]).arg(&file).output().unwrap();
+    assert!(text(&offline.stderr).contains("published 1 event (fsync), 1 known already"), "{}", text(&offline.stderr));
+}
+
+#[test]
+fn a_full_queue_refuses_events_until_some_are_handled() {
+    let slow = actor("actor", ALL, "max-events = 1").replace("timeout = \"2s\"", "timeout = \"20s\"");
+    let deployment = Deployment::new(&[slow]);
+    let running = deployment.start();
+    running.publish(&event("1", "test.sleep", json!(1)));
+    running.await_log("delivering");
+    let one = event("2", "test.ack", json!(1)).to_string();
+    let (status, problem) = running.request(reqwest::Method::POST, "/v1/events", "application/cloudevents+json", one);
+    assert_eq!((status, &problem["type"]), (429, &json!("urn:gristmill:problem:queue-full")));
+    assert!(problem["detail"].as_str().unwrap().contains("queue `actor` is full"), "{problem}");
+    let flags = ["publish", "--type", "test.ack", "--json"];
+    let refused = running.client(&flags);
+    assert_eq!(refused.status.code(), Some(1));
+    let reply: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!(
+        (&reply["results"][0]["status"], &reply["results"][0]["error"]["status"]),
+        (&json!("refused"), &json!(429))
+    );
+}
+
 #[test]
 fn dead_letters_can_be_looked_at_and_redriven() {
     let deployment = one_actor();
@@ -248,10 +358,58 @@ fn events_can_be_published_to_a_stopped_runtime_only() {
     let running = deployment.start();
     let refused = publish(&[]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("in use by another process"), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("is in use by process "), "{}", text(&refused.stderr));
     running.await_log("delivering");
     running.stop();
     assert_eq!(deployment.start().entries("actor", "done").len(), 1);
+}
+
+#[test]
+fn a_stopped_store_can_be_copied_and_goes_on_elsewhere() {
+    let deployment = one_actor();
+    let file = deployment.events(&[event("1", "test.ack", json!(1)), event("2", "test.reject", json!(1))]);
+    let run = |deployment: &Deployment, arguments: &[&str]| deployment.command(arguments).output().unwrap();
+    let copy = deployment.path().join("copy").display().to_string();
+    let nothing = run(&deployment, &["backup", "--offline", &copy]);
+    assert!(text(&nothing.stderr).contains("there is no store"), "{}", text(&nothing.stderr));
+    assert!(run(&deployment, &["publish", "--offline", file.to_str().unwrap()]).status.success());
+    let running_only = run(&deployment, &["backup", &copy]);
+    assert_eq!(running_only.status.code(), Some(1));
+    assert!(text(&running_only.stderr).contains("--offline"), "{}", text(&running_only.stderr));
+    let backup = run(&deployment, &["backup", "--offline", &copy]);
+    assert!(backup.status.success(), "{}", text(&backup.stderr));
+
+    let elsewhere = one_actor();
+    let restored = run(&elsewhere, &["restore", &copy]);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    let again = run(&elsewhere, &["restore", &copy]);
+    assert!(text(&again.stderr).contains("there is a store"), "{}", text(&again.stderr));
+    let running = after(&elsewhere, &[event("3", "test.ack", json!(1))]);
+    assert_eq!((running.entries("actor", "done").len(), running.entries("actor", "dead").len()), (2, 1));
+    let in_use = run(&elsewhere, &["backup", "--offline", &format!("{copy}-2")]);
+    assert!(text(&in_use.stderr).contains("is in use by process "), "{}", text(&in_use.stderr));
+}
+
+#[test]
+fn a_store_that_lost_events_opens_only_when_that_is_accepted() {
+    let deployment = one_actor();
+    let file = deployment.events(&[event("1", "test.ack", json!(1))]);
+    let publish = deployment.command(&["publish", "--offline"]).arg(file).output().unwrap();
+    assert!(publish.status.success(), "{}", text(&publish.stderr));
+    for file in std::fs::read_dir(deployment.path().join("data/queue")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            std::fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+        }
+    }
+    let run =
+        |arguments: &[&str]| deployment.command(&[&["run", "--until-idle"], arguments].concat()).output().unwrap();
+    let refused = run(&[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("--accept-loss"), "{}", text(&refused.stderr));
+    let accepted = run(&["--accept-loss"]);
+    assert!(accepted.status.success(), "{}", text(&accepted.stderr));
+    assert!(run(&[]).status.success(), "from then on it is whole");
 }
 
 #[test]

@@ -82,29 +82,43 @@ impl fmt::Debug for EntryId {
 pub enum State {
     /// Not due yet. In: a delayed publish, a retry, a deferral. Out: its time comes.
     Scheduled,
-    /// May be claimed. In: publish, its time coming, release, redrive. Out: a claim.
+    /// Behind an unfinished entry of its ordering key. In: a publish, a redrive, a time coming. Out: the key is free.
+    Waiting,
+    /// May be claimed. In: publish, its time coming, a free key, release, redrive. Out: a claim; an operator.
     Ready,
     /// Somebody handles it. In: a claim. Out: settlement, or the lease's end.
     Leased,
     /// Acked. In: an ack. Reaped by retention.
     Done,
-    /// Will not be tried again. In: a reject, the last attempt failing. Out: redrive.
+    /// Will not be tried again. In: a reject, the last attempt failing, its time being over. Out: redrive. Reaped by
+    /// retention, if the queue limits it.
     Dead,
+    /// Withdrawn by an operator before it was claimed. In: cancel. Reaped by retention.
+    Cancelled,
 }
 
 impl State {
     /// Every state, in the order of an entry's life.
-    pub const ALL: [Self; 5] = [Self::Scheduled, Self::Ready, Self::Leased, Self::Done, Self::Dead];
+    pub const ALL: [Self; 7] =
+        [Self::Scheduled, Self::Waiting, Self::Ready, Self::Leased, Self::Done, Self::Dead, Self::Cancelled];
+
+    /// Whether nothing happens to it any more by itself.
+    #[must_use]
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Done | Self::Dead | Self::Cancelled)
+    }
 
     /// The name in JSON and in tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
+            Self::Waiting => "waiting",
             Self::Ready => "ready",
             Self::Leased => "leased",
             Self::Done => "done",
             Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
         }
     }
 }
@@ -117,7 +131,7 @@ impl fmt::Display for State {
 
 /// Why a string is no state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a state: use scheduled, ready, leased, done or dead", .0.escape_debug())]
+#[error("`{}` is not a state: use scheduled, waiting, ready, leased, done, dead or cancelled", .0.escape_debug())]
 pub struct StateError(pub String);
 
 impl FromStr for State {

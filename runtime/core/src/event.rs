@@ -130,6 +130,21 @@ impl Event {
         (attributes + self.data.as_ref().map_or(0, Bytes::len)) as u64
     }
 
+    /// The value of the attribute or extension with this name, as CloudEvents spells it; `None`: the event has none.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        match name {
+            "id" => Some(&self.id),
+            "source" => Some(&self.source),
+            "type" => Some(&self.ty),
+            "subject" => self.subject.as_deref(),
+            "time" => self.time.as_deref(),
+            "datacontenttype" => self.datacontenttype.as_deref(),
+            "dataschema" => self.dataschema.as_deref(),
+            extension => self.extensions.get(extension).map(String::as_str),
+        }
+    }
+
     /// How many handlers this event's ancestors passed through. An extension that is no number counts as none.
     #[must_use]
     pub fn hops(&self) -> u32 {

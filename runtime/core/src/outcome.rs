@@ -65,6 +65,16 @@ pub enum Outcome {
     Expired,
     /// The process that held the lease died.
     Lost,
+    /// Nobody claimed the entry within its time to live. No attempt: it says why the entry is dead.
+    TimeToLive {
+        /// How long it was to live.
+        reason: String,
+    },
+    /// The next attempt would begin after the entry's maximum age. No attempt: it says why the entry is dead.
+    MaxAge {
+        /// The maximum age.
+        reason: String,
+    },
     /// Given back unhandled (shutdown, hot swap); no attempt is spent.
     Released,
 }
@@ -85,6 +95,8 @@ pub enum OutcomeKind {
     Loop,
     Expired,
     Lost,
+    TimeToLive,
+    MaxAge,
     Released,
 }
 
@@ -104,6 +116,8 @@ impl OutcomeKind {
             Self::Loop => "loop",
             Self::Expired => "expired",
             Self::Lost => "lost",
+            Self::TimeToLive => "time_to_live",
+            Self::MaxAge => "max_age",
             Self::Released => "released",
         }
     }
@@ -131,6 +145,8 @@ impl Outcome {
             Self::Loop { .. } => OutcomeKind::Loop,
             Self::Expired => OutcomeKind::Expired,
             Self::Lost => OutcomeKind::Lost,
+            Self::TimeToLive { .. } => OutcomeKind::TimeToLive,
+            Self::MaxAge { .. } => OutcomeKind::MaxAge,
             Self::Released => OutcomeKind::Released,
         }
     }
@@ -149,6 +165,8 @@ impl Outcome {
             | Self::Timeout { reason }
             | Self::OutOfMemory { reason }
             | Self::HostError { reason }
+            | Self::TimeToLive { reason }
+            | Self::MaxAge { reason }
             | Self::Loop { reason } => reason,
         };
         let end = reason.floor_char_boundary(MAX_REASON_LEN);

@@ -79,7 +79,9 @@ impl RetryPolicy {
             Outcome::Ack { .. } => Disposition::Complete,
             Outcome::Released => Disposition::Release,
             Outcome::Defer { after, .. } => Disposition::Defer((*after).max(MIN_DELAY)),
-            Outcome::Reject { .. } | Outcome::Loop { .. } => Disposition::DeadLetter,
+            Outcome::Reject { .. } | Outcome::Loop { .. } | Outcome::TimeToLive { .. } | Outcome::MaxAge { .. } => {
+                Disposition::DeadLetter
+            }
             _ if spent => Disposition::DeadLetter,
             Outcome::Retry { after: Some(after), .. } => Disposition::Retry((*after).max(MIN_DELAY)),
             // Whoever lost it waited long enough: the lease had to end, or the process to start again.

@@ -43,6 +43,8 @@ pub struct Limits {
     pub max_log_bytes: u64,
     /// Bytes of one event that it emits. Default: 1 MiB.
     pub max_event_size: u64,
+    /// Bytes of an ordering key or a dedupe key of an event that it emits. Default: 1,024.
+    pub max_key_len: usize,
 }
 
 impl Default for Limits {
@@ -54,6 +56,7 @@ impl Default for Limits {
             max_emit_bytes: 16 << 20,
             max_log_bytes: 64 << 10,
             max_event_size: 1 << 20,
+            max_key_len: 1_024,
         }
     }
 }

@@ -23,6 +23,10 @@ pub struct Emit {
     pub priority: u8,
     /// At least [`MIN_DELAY`].
     pub delay: Option<Duration>,
+    /// The ordering key, if the handler gave one.
+    pub key: Option<String>,
+    /// What takes the place of the event's id where duplicates are looked for, if the handler gave it.
+    pub dedupe_key: Option<String>,
 }
 
 /// What emitted events take from the delivery that caused them.
@@ -39,6 +43,7 @@ pub(crate) struct Outbox {
     max_emits: usize,
     max_bytes: u64,
     max_event_size: u64,
+    max_key_len: usize,
     emits: Vec<Emit>,
     calls: u32,
     bytes: u64,
@@ -52,6 +57,7 @@ impl Outbox {
             max_emits: limits.max_emits,
             max_bytes: limits.max_emit_bytes,
             max_event_size: limits.max_event_size,
+            max_key_len: limits.max_key_len,
             emits: Vec::new(),
             calls: 0,
             bytes: 0,
@@ -60,24 +66,35 @@ impl Outbox {
     }
 
     /// Takes an event from the handler called `name`, which may emit the types in `grant`. Returns the event's id.
-    pub(crate) fn emit(&mut self, new: NewEvent, name: &HandlerName, grant: &[Pattern]) -> Result<String, EmitError> {
+    pub(crate) fn emit(
+        &mut self,
+        mut new: NewEvent,
+        name: &HandlerName,
+        grant: &[Pattern],
+    ) -> Result<String, EmitError> {
         self.calls = self.calls.saturating_add(1);
-        if new.key.is_some() {
-            return Err(EmitError::Other("ordering keys are not supported yet".to_owned()));
-        }
-        if new.dedupe_key.is_some() {
-            return Err(EmitError::Other("dedupe keys are not supported yet".to_owned()));
-        }
         check_grant(&new.type_, grant)?;
         let (priority, delay) = (new.priority.unwrap_or(0), new.delay);
+        let key = self.checked_key("key", new.key.take())?;
+        let dedupe_key = self.checked_key("dedupe-key", new.dedupe_key.take())?;
         let event = self.complete(new, name)?;
         event.validate().map_err(|error| EmitError::Invalid(error.to_string()))?;
         self.check_hops(&event)?;
         self.check_size(&event)?;
         let id = event.id.clone();
         let delay = delay.map(|millis| Duration::from_millis(millis.into()).max(MIN_DELAY));
-        self.emits.push(Emit { event, priority, delay });
+        self.emits.push(Emit { event, priority, delay, key, dedupe_key });
         Ok(id)
+    }
+
+    fn checked_key(&self, name: &str, key: Option<String>) -> Result<Option<String>, EmitError> {
+        match &key {
+            Some(text) if text.is_empty() || text.len() > self.max_key_len => {
+                let (len, max) = (text.len(), self.max_key_len);
+                Err(EmitError::Invalid(format!("`{name}` has {len} bytes; 1 to {max} are allowed")))
+            }
+            _ => Ok(key),
+        }
     }
 
     /// Why the invocation is part of a loop, if it is.
@@ -212,6 +229,17 @@ mod tests {
         assert_eq!(emit.event.hops(), 4);
         assert_eq!(emit.event.data.as_deref(), Some(&b"{}"[..]));
         assert_eq!((emit.priority, emit.delay), (0, Some(MIN_DELAY)));
+        assert_eq!((&emit.key, &emit.dedupe_key), (&None, &None));
+    }
+
+    #[test]
+    fn keys_go_with_the_event() {
+        let mut outbox = outbox(0, &Limits::default());
+        let (key, dedupe_key) = (Some("order-7".to_owned()), Some("reminder-7".to_owned()));
+        let new = NewEvent { key: key.clone(), dedupe_key: dedupe_key.clone(), ..new_event("com.acme.a") };
+        emit(&mut outbox, new).unwrap();
+        let [emit] = &outbox.into_emits()[..] else { panic!("one event") };
+        assert_eq!((&emit.key, &emit.dedupe_key), (&key, &dedupe_key));
     }
 
     #[test]
@@ -232,14 +260,14 @@ mod tests {
             emit(&mut outbox, NewEvent { id: Some(String::new()), ..new_event("com.acme.a") }),
             Err(EmitError::Invalid(_))
         ));
-        assert!(matches!(
-            emit(&mut outbox, NewEvent { key: Some("k".into()), ..new_event("com.acme.a") }),
-            Err(EmitError::Other(_))
-        ));
-        assert!(matches!(
-            emit(&mut outbox, NewEvent { dedupe_key: Some("k".into()), ..new_event("com.acme.a") }),
-            Err(EmitError::Other(_))
-        ));
+        for key in [String::new(), "k".repeat(limits.max_key_len + 1)] {
+            let keyed = NewEvent { key: Some(key.clone()), ..new_event("com.acme.a") };
+            assert!(matches!(emit(&mut outbox, keyed), Err(EmitError::Invalid(m)) if m.starts_with("`key` has ")));
+            let deduped = NewEvent { dedupe_key: Some(key), ..new_event("com.acme.a") };
+            assert!(
+                matches!(emit(&mut outbox, deduped), Err(EmitError::Invalid(m)) if m.starts_with("`dedupe-key` has "))
+            );
+        }
         assert!(matches!(emit(&mut outbox, with(6_001)), Err(EmitError::TooMuch(_))), "one event");
         assert!(emit(&mut outbox, with(5_500)).is_ok());
         assert!(matches!(emit(&mut outbox, with(5_500)), Err(EmitError::TooMuch(_))), "in all");

@@ -33,4 +33,4 @@ mod contract;
 mod engine;
 
 pub use contract::*;
-pub use engine::{Engine, EngineOptions, Memory, RocksDb};
+pub use engine::{DeadHook, Engine, EngineOptions, Fault, Memory, OnLoss, RocksDb};

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use gristmill_core::{ManualClock, Timestamp};
-use gristmill_queue::conformance::Rig;
+use gristmill_queue::conformance::{Rig, RigOptions};
 use gristmill_queue::{Engine, EngineOptions, Memory, Queue, QueueError, RocksDb};
 
 struct Fixture<S> {
@@ -32,12 +32,18 @@ impl<S: Reopen> Fixture<S> {
     fn new(store: S) -> Self {
         let clock = ManualClock::at(Timestamp::from_micros(1_800_000_000_000_000));
         let mut fixture = Self { store, clock, engine: None };
-        fixture.open();
+        fixture.open(RigOptions::default());
         fixture
     }
 
-    fn open(&mut self) {
-        let options = EngineOptions { clock: std::sync::Arc::new(self.clock.clone()), ..EngineOptions::default() };
+    fn open(&mut self, options: RigOptions) {
+        let options = EngineOptions {
+            clock: std::sync::Arc::new(self.clock.clone()),
+            max_event_size: options.max_event_size,
+            idempotency_window: options.idempotency_window,
+            log_retention: options.log_retention,
+            ..EngineOptions::default()
+        };
         self.engine = Some(self.store.open(options).unwrap());
     }
 
@@ -60,9 +66,9 @@ impl<S: Reopen> Rig for Fixture<S> {
         self.engine().tick().await.unwrap();
     }
 
-    async fn reopen(&mut self) {
+    async fn reopen(&mut self, options: RigOptions) {
         drop(self.engine.take());
-        self.open();
+        self.open(options);
     }
 }
 
@@ -79,5 +85,5 @@ fn a_second_process_is_told_that_the_store_is_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let _first = RocksDb::open(directory.path(), EngineOptions::default()).unwrap();
     let second = RocksDb::open(directory.path(), EngineOptions::default()).unwrap_err().to_string();
-    assert!(second.contains("is in use by another process"), "{second}");
+    assert!(second.contains("is in use by this process"), "{second}");
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use gristmill_core::{Clock, EntryId, Event, ManualClock, Outcome, QueueName, RetryPolicy, State, SystemClock};
 use gristmill_queue::{
-    Claim, Confirm, Engine, EngineOptions, List, Publish, Queue, QueueOptions, RocksDb, Settle, SettleReply,
+    Claim, Confirm, Engine, EngineOptions, List, Publish, Queue, QueueOptions, Retention, RocksDb, Settle, SettleReply,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -34,8 +34,9 @@ fn sink() -> QueueName {
 async fn open(directory: &Path, clock: Arc<dyn Clock>) -> Engine {
     let engine = RocksDb::open(directory, EngineOptions { clock, ..EngineOptions::default() }).unwrap();
     let retry = RetryPolicy { max_attempts: Some(3), ..RetryPolicy::default() };
-    let options = QueueOptions { retry, done_max: u64::MAX, ..QueueOptions::default() };
-    engine.configure(work(), options).await.unwrap();
+    let done = Retention { age: None, count: None };
+    let options = QueueOptions { retry, done, ..QueueOptions::default() };
+    engine.configure(work(), options.clone()).await.unwrap();
     engine.configure(sink(), options).await.unwrap();
     engine
 }
@@ -54,12 +55,14 @@ fn say(line: std::fmt::Arguments<'_>) {
 async fn child() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
     let queue = open(Path::new(&directory), Arc::new(SystemClock::new())).await;
+    // Another child's events must not repeat this one's: they would be answered as duplicates.
+    let run = rand::random::<u64>();
     let publisher = async |name: &str| {
         for n in 0u64.. {
-            let batch =
-                (0..=n % 8).map(|i| Publish::new(Event::new(format!("{name}-{n}-{i}"), "/child", "t"), [work()]));
+            let batch = (0..=n % 8)
+                .map(|i| Publish::new(Event::new(format!("{run:x}-{name}-{n}-{i}"), "/child", "t"), [work()]));
             for accepted in queue.publish(batch.collect()).await.unwrap().results {
-                say(format_args!("published {}", accepted.unwrap()[0].entry));
+                say(format_args!("published {}", accepted.unwrap().entries[0].entry));
             }
         }
     };
@@ -178,6 +181,8 @@ async fn promises_outlive_sigkill() {
             assert_eq!([stats.scheduled, stats.ready], [State::Scheduled, State::Ready].map(count), "round {round}");
             assert_eq!([stats.done, stats.dead], [State::Done, State::Dead].map(count), "round {round}");
         }
+        let report = queue.verify().await.unwrap();
+        assert!(report.is_sound(), "round {round}: {report}");
         queue.close().await.unwrap();
     }
     assert!(ledger.deliveries.len() > KILLS, "there was work");
@@ -200,4 +205,6 @@ async fn everything_ends(queue: &Engine, clock: &ManualClock, ledger: &Ledger) {
     for entry in &ledger.published {
         assert!(matches!(ended[entry].0, State::Done | State::Dead), "{entry}");
     }
+    let report = queue.verify().await.unwrap();
+    assert!(report.is_sound(), "{report}");
 }

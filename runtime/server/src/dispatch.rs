@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gristmill_core::{Clock, Outcome};
 use gristmill_host::{Emit, Invocation, LogLevel, LogLine, Report};
-use gristmill_queue::{Claim, Confirm, Delivery, Publish, Queue, QueueError, Settle, SettleReply};
+use gristmill_queue::{Claim, Confirm, Delivery, Due, Publish, Queue, QueueError, Settle, SettleReply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
@@ -153,6 +153,7 @@ impl Dispatcher {
             outcome: report.outcome,
             version: Some(self.handler.component.digest().to_owned()),
             emits: report.emits.into_iter().map(|emit| self.route(emit)).collect(),
+            transaction: None,
         }
     }
 
@@ -165,7 +166,13 @@ impl Dispatcher {
                     "emitted events of this type are dropped: no subscription matches them");
             }
         }
-        Publish { event: Arc::new(emit.event), queues, delay: emit.delay, priority: emit.priority }
+        Publish {
+            due: emit.delay.map_or(Due::Now, Due::After),
+            priority: emit.priority,
+            key: emit.key,
+            dedupe_key: emit.dedupe_key,
+            ..Publish::new(emit.event, queues)
+        }
     }
 
     async fn settle(&self, delivery: &Delivery, settle: Settle) {
@@ -185,15 +192,29 @@ impl Dispatcher {
             Ok(SettleReply::StaleLease) => {
                 warn!(handler = %delivery.queue, entry = %delivery.entry, "settled too late: the lease had ended");
             }
+            Ok(SettleReply::Unknown) => {
+                error!(handler = %delivery.queue, entry = %delivery.entry, "the engine does not know its own lease");
+            }
             Ok(SettleReply::Refused(refused)) => {
                 let reason = format!("an emitted event cannot be published: {refused}");
-                let failed = Settle { version, ..Settle::new(delivery.lease, Outcome::HostError { reason }) };
-                if let Err(error) = self.settle_one(failed).await {
-                    error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot settle");
-                }
+                self.settle_instead(delivery, version, Outcome::HostError { reason }).await;
             }
+            Ok(SettleReply::StateRefused(refused)) => {
+                let reason = format!("a write to the state cannot be done: {refused}");
+                self.settle_instead(delivery, version, Outcome::HostError { reason }).await;
+            }
+            // It reads again what has been changed meanwhile; no attempt is spent.
+            Ok(SettleReply::Conflict) => self.settle_instead(delivery, version, Outcome::Released).await,
             // The lease ends by itself, and the entry comes back.
             Err(error) => error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot settle"),
+        }
+    }
+
+    /// Ends a delivery whose own outcome was refused.
+    async fn settle_instead(&self, delivery: &Delivery, version: Option<String>, outcome: Outcome) {
+        let settle = Settle { version, ..Settle::new(delivery.lease, outcome) };
+        if let Err(error) = self.settle_one(settle).await {
+            error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot settle");
         }
     }
 

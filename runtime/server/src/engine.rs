@@ -1,9 +1,10 @@
 //! Opening the engine that the configuration names.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use gristmill_queue::{Durability, EngineOptions, Memory, Queue, RocksDb};
+use gristmill_queue::{Durability, Engine, EngineOptions, Memory, OnLoss, Queue, RocksDb};
 
 use crate::config::{Config, DurabilityKind, EngineKind};
 use crate::registry;
@@ -12,29 +13,53 @@ use crate::registry;
 ///
 /// # Errors
 /// When the data directory cannot be made, or the store cannot be opened.
-pub async fn open(config: &Config) -> anyhow::Result<Arc<dyn Queue>> {
-    let durability = match config.queue.durability {
-        DurabilityKind::Fsync => Durability::Fsync,
-        DurabilityKind::Os => Durability::Os,
-    };
-    let options = EngineOptions { durability, max_event_size: config.queue.max_event_size, ..EngineOptions::default() };
+pub async fn open(config: &Config, on_loss: OnLoss) -> anyhow::Result<Arc<dyn Queue>> {
     let engine = match config.queue.engine {
-        EngineKind::Memory => Memory::default().open(options)?,
-        EngineKind::Rocksdb => {
-            let directory = config.data_dir.join("queue");
-            let display = directory.display().to_string();
-            tokio::task::spawn_blocking(move || {
-                std::fs::create_dir_all(&directory)
-                    .with_context(|| format!("cannot create the data directory {}", directory.display()))?;
-                anyhow::Ok(RocksDb::open(&directory, options)?)
-            })
-            .await
-            .with_context(|| format!("opening {display} was interrupted"))??
-        }
+        EngineKind::Memory => Memory::default().open(options(config, on_loss))?,
+        EngineKind::Rocksdb => open_store(config, on_loss).await?,
     };
     let queue: Arc<dyn Queue> = Arc::new(engine);
     for (name, options) in registry::queues(config) {
         queue.configure(name, options).await?;
     }
     Ok(queue)
+}
+
+/// Opens the store on disk as it is; creates it if there is none.
+///
+/// # Errors
+/// When the data directory cannot be made, or the store cannot be opened.
+pub async fn open_store(config: &Config, on_loss: OnLoss) -> anyhow::Result<Engine> {
+    let (directory, options) = (directory(config), options(config, on_loss));
+    let display = directory.display().to_string();
+    tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot create the data directory {}", directory.display()))?;
+        anyhow::Ok(RocksDb::open(&directory, options)?)
+    })
+    .await
+    .with_context(|| format!("opening {display} was interrupted"))?
+}
+
+/// Where the store is.
+#[must_use]
+pub fn directory(config: &Config) -> PathBuf {
+    config.data_dir.join("queue")
+}
+
+fn options(config: &Config, on_loss: OnLoss) -> EngineOptions {
+    EngineOptions {
+        durability: match config.queue.durability {
+            DurabilityKind::Fsync => Durability::Fsync,
+            DurabilityKind::Os => Durability::Os,
+        },
+        max_event_size: config.queue.max_event_size,
+        idempotency_window: config.queue.idempotency_window,
+        log_retention: config.log_retention,
+        disk_reserve: config.queue.disk_reserve,
+        on_loss,
+        write_buffer: config.queue.write_buffer,
+        cache: config.queue.cache,
+        ..EngineOptions::default()
+    }
 }

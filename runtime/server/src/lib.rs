@@ -8,12 +8,13 @@
 //! | [`dispatch`] | claim, run, settle |
 //! | [`http`] | the HTTP surface |
 //! | [`cli`] | the command line, and the commands that talk to a running runtime |
-//! | [`run`], [`check`], [`invoke`], [`offline`] | the commands that work without one |
+//! | [`run`], [`check`], [`invoke`], [`offline`], [`copies`] | the commands that work without one |
 //! | [`report`], [`latency`], [`progress`] | what a person sees of a run |
 
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod copies;
 pub mod dispatch;
 pub mod engine;
 pub mod http;

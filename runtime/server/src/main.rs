@@ -7,7 +7,7 @@ use clap::Parser as _;
 use gristmill::cli::args::{Args, Client, Command, Global, LogFormat};
 use gristmill::config::{self, Color, Config};
 use gristmill::progress::LogWriter;
-use gristmill::{check, cli, invoke, offline, run};
+use gristmill::{check, cli, copies, invoke, offline, run};
 use tracing_subscriber::EnvFilter;
 
 /// What has gone wrong before anything was done: the command line or the configuration.
@@ -37,6 +37,14 @@ async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         },
         Command::Check(_) => match load(&args.global) {
             Ok(config) => check::check(&config).await,
+            Err(code) => Ok(code),
+        },
+        Command::Backup(backup) => match load(&args.global) {
+            Ok(config) => copies::backup(backup, &config).await,
+            Err(code) => Ok(code),
+        },
+        Command::Restore(restore) => match load(&args.global) {
+            Ok(config) => copies::restore(restore, &config).await,
             Err(code) => Ok(code),
         },
         Command::Invoke(args) => invoke::invoke(args).await,

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
+use gristmill_queue::OnLoss;
 
 use crate::cli::args::Publish;
 use crate::config::{Config, EngineKind};
@@ -18,7 +19,7 @@ pub async fn publish(args: &Publish, config: &Config) -> anyhow::Result<ExitCode
     if config.queue.engine == EngineKind::Memory {
         bail!("the memory engine keeps nothing: publish to a running runtime, or use `engine = \"rocksdb\"`");
     }
-    let queue = engine::open(config).await?;
+    let queue = engine::open(config, OnLoss::Refuse).await?;
     let api = Api {
         queue: queue.clone(),
         router: Arc::new(registry::router(config)),

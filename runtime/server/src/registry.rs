@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gristmill_core::{HandlerName, QueueName};
 use gristmill_host::{Component, Grants, Host, HostError, HostOptions, Limits, LoadError, LoadRequest};
-use gristmill_queue::QueueOptions;
+use gristmill_queue::{MAX_KEY_LEN, QueueOptions};
 
 use crate::config::{Config, HandlerConfig};
 use crate::routing::Router;
@@ -90,7 +90,13 @@ async fn load_one(host: &Host, config: &HandlerConfig, max_event_size: u64) -> R
     };
     match host.load(request).await {
         Ok(component) => {
-            let limits = Limits { timeout: config.timeout, memory: config.memory, max_event_size, ..Limits::default() };
+            let limits = Limits {
+                timeout: config.timeout,
+                memory: config.memory,
+                max_event_size,
+                max_key_len: MAX_KEY_LEN,
+                ..Limits::default()
+            };
             Ok(Handler { config: config.clone(), component, limits })
         }
         Err(error) => Err(HandlerError::Load { handler: name, path, error }),
@@ -105,8 +111,5 @@ pub fn router(config: &Config) -> Router {
 
 /// The queues of this deployment and their options.
 pub fn queues(config: &Config) -> impl Iterator<Item = (QueueName, QueueOptions)> + '_ {
-    config.handlers.iter().map(|handler| {
-        let options = QueueOptions { retry: handler.retry, lease: handler.lease, ..QueueOptions::default() };
-        (handler.name.clone(), options)
-    })
+    config.handlers.iter().map(|handler| (handler.name.clone(), handler.queue.clone()))
 }

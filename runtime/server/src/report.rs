@@ -35,6 +35,8 @@ impl Baseline {
             deferred: now.deferred - before.deferred,
             dead_lettered: now.dead_lettered - before.dead_lettered,
             redriven: now.redriven - before.redriven,
+            duplicates: now.duplicates - before.duplicates,
+            cancelled: now.cancelled - before.cancelled,
         }
     }
 }
@@ -70,7 +72,9 @@ fn queues(stats: &[QueueStats], baseline: &Baseline, latencies: &Latencies) -> T
         Column::Number("PUBLISHED"),
         Column::Number("ACKED"),
         Column::Number("RETRIED"),
+        Column::Rare("WAITING"),
         Column::Number("DEAD"),
+        Column::Rare("CANCELLED"),
         Column::Number("EVENTS/S"),
         Column::Number("P50"),
         Column::Number("P99"),
@@ -85,7 +89,9 @@ fn queues(stats: &[QueueStats], baseline: &Baseline, latencies: &Latencies) -> T
             run.published.to_string(),
             run.acked.to_string(),
             run.retried.to_string(),
+            stats.waiting.to_string(),
             run.dead_lettered.to_string(),
+            run.cancelled.to_string(),
             rate.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.0}")),
             show(latency.map(|latency| latency.p50)),
             show(latency.map(|latency| latency.p99)),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use gristmill_core::{Clock, SystemClock};
-use gristmill_queue::{Publish, Queue, QueueStats};
+use gristmill_core::{Clock, QueueName, SystemClock, Timestamp};
+use gristmill_queue::{ListKeys, OnLoss, Publish, PublishStatus, Queue, QueueError, QueueStats, WhichKeys};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ use crate::routing::Router;
 
 /// How often an idle check looks at the queues.
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
+/// Keys that one look at a queue asks for.
+const KEYS_AT_ONCE: usize = 1_000;
 /// How long open HTTP connections may take to end.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
 
@@ -40,7 +42,8 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let handlers = load(config).await?;
-    let queue = engine::open(config).await?;
+    let on_loss = if args.accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
+    let queue = engine::open(config, on_loss).await?;
     let runtime = Runtime::start(config, handlers, queue).await?;
     let work = runtime.work(args, config);
     let worked = tokio::select! {
@@ -97,7 +100,7 @@ struct Runtime {
 impl Runtime {
     async fn start(config: &Config, handlers: Vec<Arc<Handler>>, queue: Arc<dyn Queue>) -> anyhow::Result<Self> {
         let stats = queue.stats().await?;
-        warn_of_orphans(config, &stats);
+        warn_of_idle_queues(config, &stats);
         let router = Arc::new(registry::router(config));
         let latencies = Arc::new(Latencies::default());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -176,7 +179,7 @@ impl Runtime {
         published: watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let ours: BTreeSet<_> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
-        let horizon = config.handlers.iter().map(|handler| handler.retry.backoff.max).max().unwrap_or_default();
+        let horizon = config.handlers.iter().map(|handler| handler.queue.retry.backoff.max).max().unwrap_or_default();
         let clock = SystemClock::new();
         let mut interval = tokio::time::interval(IDLE_INTERVAL);
         loop {
@@ -187,10 +190,23 @@ impl Runtime {
             stats.retain(|stats| ours.contains(stats.queue.as_str()));
             show(progress, &stats);
             let soon = clock.now().after(horizon);
-            if published && stats.iter().all(|stats| is_idle(stats, soon)) {
+            if published && self.is_idle(&stats, soon).await? {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether nothing is left to do before `soon`.
+    async fn is_idle(&self, stats: &[QueueStats], soon: Timestamp) -> Result<bool, QueueError> {
+        for stats in stats {
+            let sleeping = is_sleeping(stats, soon);
+            // Who waits behind an entry that sleeps has to wait as long.
+            let stuck = sleeping && stats.scheduled > 0;
+            if !sleeping || stats.waiting > 0 && !stuck && stats.waiting > held(&*self.queue, &stats.queue).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn stop(mut self, grace: Duration, signals: &mut Signals) {
@@ -214,28 +230,49 @@ impl Runtime {
     }
 }
 
-/// Entries that nobody handles are no error: a handler may have been taken out for a while. But somebody should know.
-fn warn_of_orphans(config: &Config, stats: &[QueueStats]) {
+/// Entries that nobody handles are no error: a handler may have been taken out for a while, or a queue been paused. But
+/// somebody should know.
+fn warn_of_idle_queues(config: &Config, stats: &[QueueStats]) {
     for stats in stats {
-        let waiting = stats.ready + stats.scheduled;
-        if waiting > 0 && config.handlers.iter().all(|handler| handler.name != stats.queue) {
-            warn!(queue = %stats.queue, entries = waiting, "this queue has entries and no handler");
+        let entries = stats.ready + stats.scheduled + stats.waiting;
+        if entries > 0 && config.handlers.iter().all(|handler| handler.name != stats.queue) {
+            warn!(queue = %stats.queue, entries, "this queue has entries and no handler");
+        }
+        if let Some(reason) = &stats.paused {
+            warn!(queue = %stats.queue, entries, reason = one_line(reason), "this queue is paused");
         }
     }
 }
 
-fn is_idle(stats: &QueueStats, soon: gristmill_core::Timestamp) -> bool {
+/// Whether nothing is handled, or may be handled before `soon`. Entries that wait for another are not looked at.
+fn is_sleeping(stats: &QueueStats, soon: Timestamp) -> bool {
     // A scheduled entry whose time is not known counts as one that is due.
-    let sleeping = stats.scheduled == 0 || stats.next_due.is_some_and(|due| due > soon);
-    stats.ready == 0 && stats.leased == 0 && sleeping
+    let later = stats.scheduled == 0 || stats.next_due.is_some_and(|due| due > soon);
+    stats.ready == 0 && stats.leased == 0 && later
+}
+
+/// How many entries of `queue` wait behind dead letters that hold their key.
+async fn held(queue: &dyn Queue, name: &QueueName) -> Result<u64, QueueError> {
+    let mut held = 0;
+    let mut cursor = None;
+    loop {
+        let request = ListKeys { queue: name.clone(), which: WhichKeys::Held, limit: KEYS_AT_ONCE, cursor };
+        let page = queue.keys(request).await?;
+        held += page.keys.iter().map(|key| key.waiting).sum::<u64>();
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(held),
+        }
+    }
 }
 
 fn show(progress: &Progress, stats: &[QueueStats]) {
     let sum = |count: fn(&QueueStats) -> u64| stats.iter().map(count).sum::<u64>();
-    let (ended, published) = (sum(|s| s.totals.acked + s.totals.dead_lettered), sum(|s| s.totals.published));
+    let ended = sum(|s| s.totals.acked + s.totals.dead_lettered + s.totals.cancelled);
+    let published = sum(|s| s.totals.published);
     let message = format!(
         "{} ready, {} running, {} to be retried, {} dead",
-        sum(|s| s.ready),
+        sum(|s| s.ready + s.waiting),
         sum(|s| s.leased),
         sum(|s| s.scheduled),
         sum(|s| s.dead)
@@ -243,9 +280,10 @@ fn show(progress: &Progress, stats: &[QueueStats]) {
     progress.show(ended, published, message);
 }
 
-/// Publishes every line that is an event; the others are reported. How many those were.
+/// Publishes every line that is an event; what is refused is reported. How many lines that were.
 async fn publish_file(queue: &dyn Queue, router: &Router, source: &Source) -> anyhow::Result<u64> {
     let mut refused = 0;
+    let mut duplicates = 0_u64;
     let mut batches = source.stream().with_context(|| format!("cannot read {source}"))?;
     let mut complain = |line: u64, error: &dyn std::fmt::Display| {
         refused += 1;
@@ -266,10 +304,14 @@ async fn publish_file(queue: &dyn Queue, router: &Router, source: &Source) -> an
         }
         let results = queue.publish(publishes).await?.results;
         for (number, result) in numbers.into_iter().zip(results) {
-            if let Err(error) = result {
-                complain(number, &error);
+            match result {
+                Ok(accepted) => duplicates += u64::from(accepted.status == PublishStatus::Duplicate),
+                Err(error) => complain(number, &error),
             }
         }
+    }
+    if duplicates > 0 {
+        info!(duplicates, "events that had been published before were not published again");
     }
     Ok(refused)
 }

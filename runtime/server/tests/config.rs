@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use gristmill::config::{self, Color, Config, ConfigErrors, DurabilityKind, EngineKind, HandlerConfig, QueueConfig};
 use gristmill_core::{Backoff, Pattern, QueueName, RetryPolicy, Subscription};
+use gristmill_queue::{EngineOptions, KeyOptions, OnDead, Payload, QueueOptions, Rate, Retention};
 use proptest::prelude::*;
 
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -28,6 +29,13 @@ listen = "[::1]:0"
 engine = "rocksdb"
 durability = "os"
 max-event-size = "16MiB"
+idempotency-window = "0s"
+disk-reserve = "1GiB"
+write-buffer = "128MiB"
+cache = "1GiB"
+
+[log]
+retention = "7d"
 
 [defaults]
 max-attempts = 0
@@ -36,6 +44,19 @@ backoff = { base = "500ms", factor = 3, max = "10m", jitter = 0.0 }
 timeout = "1m"
 memory = "128MiB"
 concurrency = 8
+key-concurrency = 2
+on-dead = "hold"
+rate = { per-second = 2.5 }
+key-rate = { per-second = 1, burst = 3 }
+max-in-flight = 100
+max-events = 1_000_000
+max-bytes = "1GiB"
+time-to-live = "1h"
+max-age = "7d"
+done-retention = { age = "1h", count = "unlimited" }
+dead-retention = { age = "90d" }
+cancelled-retention = { count = 0 }
+keep-payload = true
 
 [[handler]]
 name = "resize"
@@ -48,6 +69,14 @@ lease = "30s"
 timeout = "5s"
 memory = "1MiB"
 concurrency = 1
+ordering-key = "subject"
+on-dead = "continue"
+key-rate = "unlimited"
+max-events = "unlimited"
+max-bytes = "16MiB"
+time-to-live = "unlimited"
+done-retention = { age = "unlimited" }
+keep-payload = false
 
 [handler.backoff]
 base = "2s"
@@ -78,6 +107,10 @@ fn environment(name: &str) -> Option<String> {
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
     config::parse_with(text, Path::new("deploy/runtime.toml"), &environment)
+}
+
+fn days(count: u64) -> Duration {
+    Duration::from_secs(count * 86_400)
 }
 
 fn pattern(text: &str) -> Option<Pattern> {
@@ -120,8 +153,17 @@ fn every_key_is_read() {
     assert_eq!(config.data_dir, Path::new("/var/lib/gristmill/queue"));
     assert_eq!(config.shutdown_grace, Duration::from_millis(1_500));
     assert_eq!(config.listen, "[::1]:0".parse().unwrap());
-    let queue = QueueConfig { engine: EngineKind::Rocksdb, durability: DurabilityKind::Os, max_event_size: 16 << 20 };
+    let queue = QueueConfig {
+        engine: EngineKind::Rocksdb,
+        durability: DurabilityKind::Os,
+        max_event_size: 16 << 20,
+        idempotency_window: Duration::ZERO,
+        disk_reserve: 1 << 30,
+        write_buffer: 128 << 20,
+        cache: 1 << 30,
+    };
     assert_eq!(config.queue, queue);
+    assert_eq!(config.log_retention, Some(days(7)));
     let [resize, notify] = &config.handlers[..] else { panic!("{config:?}") };
 
     assert_eq!(resize.name, QueueName::new("resize").unwrap());
@@ -136,9 +178,23 @@ fn every_key_is_read() {
     assert_eq!(resize.concurrency, 1);
     assert_eq!(resize.timeout, Duration::from_secs(5));
     assert_eq!(resize.memory, 1 << 20);
-    assert_eq!(resize.lease, Duration::from_secs(30));
     let backoff = Backoff { base: Duration::from_secs(2), factor: 3.0, max: Duration::from_secs(600), jitter: 1.0 };
-    assert_eq!(resize.retry, RetryPolicy { max_attempts: Some(3), backoff }, "merged key by key");
+    let options = QueueOptions {
+        retry: RetryPolicy { max_attempts: Some(3), backoff },
+        lease: Duration::from_secs(30),
+        time_to_live: None,
+        max_age: Some(days(7)),
+        max_events: None,
+        max_bytes: Some(16 << 20),
+        max_in_flight: 100,
+        rate: Some(Rate { per_second: 2.5, burst: 3 }),
+        key: KeyOptions { attribute: Some("subject".into()), concurrency: 2, rate: None, on_dead: OnDead::Continue },
+        done: Retention { age: None, count: None },
+        payload: Payload::Drop,
+        dead: Retention { age: Some(days(90)), count: None },
+        cancelled: Retention { age: Some(days(30)), count: Some(0) },
+    };
+    assert_eq!(resize.queue, options, "tables are merged key by key, but rates");
 
     assert_eq!(notify.component, Path::new("/opt/notify.wasm"));
     assert_eq!(notify.digest, None);
@@ -146,9 +202,20 @@ fn every_key_is_read() {
     assert_eq!(notify.concurrency, 8);
     assert_eq!(notify.timeout, Duration::from_secs(60));
     assert_eq!(notify.memory, 128 << 20);
-    assert_eq!(notify.lease, Duration::from_secs(120));
     let backoff = Backoff { base: Duration::from_millis(500), jitter: 0.0, ..backoff };
-    assert_eq!(notify.retry, RetryPolicy { max_attempts: None, backoff });
+    let key_rate = Some(Rate { per_second: 1.0, burst: 3 });
+    let options = QueueOptions {
+        retry: RetryPolicy { max_attempts: None, backoff },
+        lease: Duration::from_secs(120),
+        time_to_live: Some(Duration::from_secs(3_600)),
+        max_events: Some(1_000_000),
+        max_bytes: Some(1 << 30),
+        key: KeyOptions { attribute: None, concurrency: 2, rate: key_rate, on_dead: OnDead::Hold },
+        done: Retention { age: Some(Duration::from_secs(3_600)), count: None },
+        payload: Payload::Keep,
+        ..options
+    };
+    assert_eq!(notify.queue, options);
 }
 
 #[test]
@@ -157,14 +224,23 @@ fn what_is_not_written_has_a_default() {
     assert_eq!(config.data_dir, Path::new("deploy/data"));
     assert_eq!(config.shutdown_grace, Duration::from_secs(10));
     assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
-    let queue = QueueConfig { engine: EngineKind::Rocksdb, durability: DurabilityKind::Fsync, max_event_size: 1 << 20 };
-    assert_eq!(config.queue, queue);
-    let [HandlerConfig { digest, concurrency, timeout, memory, retry, lease, emit, .. }] = &config.handlers[..] else {
+    let engine = EngineOptions::default();
+    let expected = QueueConfig {
+        engine: EngineKind::Rocksdb,
+        durability: DurabilityKind::Fsync,
+        max_event_size: engine.max_event_size,
+        idempotency_window: engine.idempotency_window,
+        disk_reserve: engine.disk_reserve,
+        write_buffer: engine.write_buffer,
+        cache: engine.cache,
+    };
+    assert_eq!((config.queue, config.log_retention), (expected, engine.log_retention));
+    let [HandlerConfig { digest, concurrency, timeout, memory, queue, emit, .. }] = &config.handlers[..] else {
         panic!("{config:?}")
     };
     assert_eq!((digest.as_deref(), *concurrency, *memory, &emit[..]), (None, 4, 64 << 20, &[][..]));
-    assert_eq!((*timeout, *lease), (Duration::from_secs(5), Duration::from_secs(30)));
-    assert_eq!(*retry, RetryPolicy::default());
+    assert_eq!(*timeout, Duration::from_secs(5));
+    assert_eq!(*queue, QueueOptions::default(), "the engine's defaults and those of the file are the same");
 }
 
 #[test]
@@ -177,6 +253,13 @@ fn bounds_are_allowed() {
         ("max-attempts = 0", "max-attempts = 4_294_967_295"),
         ("backoff = { factor = 1, jitter = 0 }", "backoff = { factor = 1e3, jitter = 1.0 }"),
         ("backoff = { base = \"1ms\", max = \"1ms\" }", "backoff = { base = \"1h\" }"),
+        ("concurrency = 1\nmax-in-flight = 1", "max-in-flight = 1_000_000"),
+        ("max-events = 1", "max-events = 4_294_967_295"),
+        ("max-bytes = \"1MiB\"", "max-bytes = \"16384GiB\""),
+        ("rate = { per-second = 0.001, burst = 1 }", "rate = { per-second = 1e6, burst = 1_000_000 }"),
+        ("time-to-live = \"1ms\"", "time-to-live = \"365d\""),
+        ("dead-retention = { age = \"1s\", count = 0 }", "dead-retention = { age = \"3650d\" }"),
+        ("ordering-key = \"id\"", "ordering-key = \"partition2\""),
     ] {
         for line in [least, most] {
             parse(&format!("{SHORTEST}{line}\n")).unwrap_or_else(|errors| panic!("{errors}"));
@@ -187,7 +270,7 @@ fn bounds_are_allowed() {
 #[test]
 fn a_contradiction_in_the_defaults_matters_only_where_it_counts() {
     let overridden = format!("[defaults]\ntimeout = \"1m\"\n{SHORTEST}lease = \"61s\"\n");
-    assert_eq!(parse(&overridden).unwrap().handlers[0].lease, Duration::from_secs(61));
+    assert_eq!(parse(&overridden).unwrap().handlers[0].queue.lease, Duration::from_secs(61));
 }
 
 #[test]
@@ -324,6 +407,11 @@ const PARTS: &[&str] = &[
     "timeout",
     "backoff",
     "base",
+    "rate",
+    "per-second",
+    "done-retention",
+    "age",
+    "\"unlimited\"",
     "grant",
     "emit",
     "engine",

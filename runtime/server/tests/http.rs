@@ -13,7 +13,9 @@ use gristmill::http::{Api, Problem, Readiness, routes};
 use gristmill::routing::Router;
 use gristmill_core::json::{BATCH, STRUCTURED};
 use gristmill_core::{EntryId, Outcome, Pattern, QueueName, Subscription};
-use gristmill_queue::{Claim, Confirm, EngineOptions, Memory, Queue, QueueOptions, Settle};
+use gristmill_queue::{
+    Act, Action, Claim, Confirm, EngineOptions, KeyOptions, Memory, Operation, Queue, QueueOptions, Selection, Settle,
+};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -74,6 +76,10 @@ impl Server {
         let entries = reply["results"][0]["entries"].as_array().unwrap();
         let entry = entries.iter().find(|entry| entry["queue"] == queue).unwrap();
         entry["entry"].as_str().unwrap().to_owned()
+    }
+
+    async fn configure(&self, queue: &str, options: QueueOptions) {
+        self.queue.configure(queue.parse().unwrap(), options).await.unwrap();
     }
 
     async fn settle(&self, queue: &str, outcome: Outcome) -> EntryId {
@@ -223,15 +229,106 @@ async fn a_large_batch_keeps_its_order() {
 }
 
 #[tokio::test]
+async fn what_was_published_before_is_a_duplicate() {
+    let server = serve().await;
+    let first = server.publish(&event("1", "order.paid"), "all").await;
+    let again = json_of(server.events(STRUCTURED, event("1", "order.paid").to_string()), StatusCode::ACCEPTED).await;
+    let result = &again["results"][0];
+    assert_eq!((&result["status"], &result["durability"]), (&json!("duplicate"), &json!("memory")));
+    assert_eq!((&result["entries"][1]["entry"], &result["error"]), (&json!(first), &Value::Null));
+    let batch = json!([event("2", "other"), event("1", "order.paid"), event("2", "other")]).to_string();
+    let reply = json_of(server.events(BATCH, batch), StatusCode::ACCEPTED).await;
+    let told: Vec<_> = reply["results"].as_array().unwrap().iter().map(|result| &result["status"]).collect();
+    assert_eq!(told, ["accepted", "duplicate", "duplicate"]);
+    let queue = json_of(server.get("/v1/queues/all"), StatusCode::OK).await;
+    assert_eq!((&queue["ready"], &queue["totals"]["duplicates"]), (&json!(2), &json!(3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses() {
+    let server = serve().await;
+    server.configure("all", QueueOptions { max_events: Some(2), ..QueueOptions::default() }).await;
+    let batch = json!([event("1", "other"), event("2", "other"), event("3", "other")]).to_string();
+    let reply = json_of(server.events(BATCH, batch), StatusCode::ACCEPTED).await;
+    let told: Vec<_> = reply["results"].as_array().unwrap().iter().map(|result| &result["status"]).collect();
+    assert_eq!(told, ["accepted", "accepted", "refused"]);
+    assert_eq!(reply["results"][2]["error"]["status"], 429);
+
+    let one = || server.events(STRUCTURED, event("4", "other").to_string());
+    let detail = problem_of(one(), 429, "queue-full").await;
+    assert!(
+        detail.contains("queue `all` is full: it may hold 2 events") && detail.contains("runtime.toml"),
+        "{detail}"
+    );
+    assert_eq!(one().send().await.unwrap().headers()["retry-after"], "1");
+    // All queues take an event, or none.
+    problem_of(server.events(STRUCTURED, event("5", "order.paid").to_string()), 429, "queue-full").await;
+    let orders = json_of(server.get("/v1/queues/orders"), StatusCode::OK).await;
+    assert_eq!((&orders["ready"], &orders["totals"]["published"]), (&json!(0), &json!(0)));
+    assert_eq!(server.gristmill(&["publish", "--type", "other"]).await, Ok(false));
+    server.settle("all", Outcome::Ack { result: None }).await;
+    assert_eq!(server.gristmill(&["publish", "--type", "other"]).await, Ok(true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_and_cancelled_entries_are_shown() {
+    let server = serve().await;
+    let key = KeyOptions { attribute: Some("subject".into()), ..KeyOptions::default() };
+    server.configure("all", QueueOptions { key, ..QueueOptions::default() }).await;
+    let publish = async |id: &str| {
+        let mut event = event(id, "other");
+        event["subject"] = json!("A-7");
+        server.publish(&event, "all").await
+    };
+    let (head, second, third) = (publish("1").await, publish("2").await, publish("3").await);
+    let listed = async |state: &str| {
+        let page = json_of(server.get(&format!("/v1/queues/all/entries?state={state}")), StatusCode::OK).await;
+        let items = page["items"].as_array().unwrap().clone();
+        assert!(items.iter().all(|entry| entry["key"] == "A-7" && entry["state"] == state), "{page}");
+        items.iter().map(|entry| entry["entry"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("waiting").await, [second.as_str(), &third]);
+
+    let cancel = Act { action: Action::Cancel, on: Selection::Entries(vec![third.parse().unwrap()]), rate: None };
+    server.queue.operate(Operation::Act(cancel)).await.unwrap();
+    assert_eq!(listed("cancelled").await, [third]);
+    let queue = json_of(server.get("/v1/queues/all"), StatusCode::OK).await;
+    let shown = (&queue["ready"], &queue["waiting"], &queue["cancelled"], &queue["totals"]["cancelled"]);
+    assert_eq!(shown, (&json!(1), &json!(1), &json!(1), &json!(1)));
+    for state in ["waiting", "cancelled"] {
+        for json in [&[][..], &["--json"]] {
+            let line = [&["entries", "list", "all", "--state", state], json].concat();
+            assert_eq!(server.gristmill(&line).await, Ok(true), "{line:?}");
+        }
+    }
+
+    // Its key has gone on to the second one, behind which it waits when it is redriven.
+    server.settle("all", Outcome::Reject { reason: "no".into() }).await;
+    let redriven = json_of(server.post(&format!("/v1/entries/{head}/redrive")), StatusCode::OK).await;
+    assert_eq!(redriven, json!({"entry": head, "state": "waiting"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_queue_says_why() {
+    let server = serve().await;
+    let pause = Operation::Pause { queue: "all".parse().unwrap(), reason: "the bank is down".into() };
+    server.queue.operate(pause).await.unwrap();
+    let queue = json_of(server.get("/v1/queues/all"), StatusCode::OK).await;
+    assert_eq!((&queue["paused"], &queue["pause_reason"]), (&json!(true), &json!("the bank is down")));
+    assert_eq!(server.gristmill(&["queues"]).await, Ok(true));
+}
+
+#[tokio::test]
 async fn queues_show_their_numbers() {
     let server = serve().await;
     server.publish(&event("1", "other"), "all").await;
     server.settle("all", Outcome::Reject { reason: "no".into() }).await;
     let queue = json_of(server.get("/v1/queues/all"), StatusCode::OK).await;
     let expected = json!({
-        "name": "all", "handler": "all", "paused": false, "scheduled": 0, "waiting": 0, "ready": 0, "leased": 0,
-        "done": 0, "dead": 1, "cancelled": 0, "oldest_ready_ms": null, "next_due": null,
-        "totals": {"published": 1, "acked": 0, "retried": 0, "deferred": 0, "dead_lettered": 1, "redriven": 0},
+        "name": "all", "handler": "all", "paused": false, "pause_reason": null, "scheduled": 0, "waiting": 0, "ready": 0, "leased": 0,
+        "done": 0, "dead": 1, "cancelled": 0, "bytes": 0, "oldest_ready_ms": null, "next_due": null,
+        "totals": {"published": 1, "duplicates": 0, "acked": 0, "retried": 0, "deferred": 0, "dead_lettered": 1,
+                   "redriven": 0, "cancelled": 0},
     });
     assert_eq!(queue, expected);
     let unhandled = json_of(server.get("/v1/queues/unhandled"), StatusCode::OK).await;
@@ -261,8 +358,8 @@ async fn entries_come_in_pages() {
     let refused = async |query: &str| {
         problem_of(server.get(&format!("/v1/queues/all/entries{query}")), 400, "invalid-request").await
     };
-    assert!(refused("").await.contains("scheduled, ready, leased, done, dead"));
-    assert!(refused("?state=gone").await.contains("scheduled, ready, leased, done or dead"));
+    assert!(refused("").await.contains("scheduled, waiting, ready, leased, done, dead, cancelled"));
+    assert!(refused("?state=gone").await.contains("scheduled, waiting, ready, leased, done, dead or cancelled"));
     for limit in ["0", "1001", "-1", "many"] {
         assert!(refused(&format!("?state=ready&limit={limit}")).await.contains("1 to 1000"));
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use gristmill_core::{EntryId, Outcome, QueueName, State};
 
-use super::{Bench, Rig, ack, event};
-use crate::contract::{Claim, List, Publish, QueueError, RedriveReply, Settle};
+use super::Rig;
+use super::bench::{Bench, ack, event};
+use crate::contract::{ActReply, Action, Claim, Due, List, Publish, QueueError, Selection, Settle};
 
 fn trap() -> Outcome {
     Outcome::Trap { reason: "unreachable\n  at handle".into() }
@@ -43,8 +44,9 @@ pub async fn redrive_counts_attempts_anew_and_keeps_the_history(rig: impl Rig) {
     bench.settle(&first, Outcome::Reject { reason: "bad".into() }).await;
     let unknown = EntryId::new("000000-1").unwrap();
     let all = vec![entries[0].clone(), entries[1].clone(), unknown];
-    let replies = bench.rig.queue().redrive(all).await.unwrap();
-    assert_eq!(replies, [RedriveReply::Redriven, RedriveReply::NotDead(State::Ready), RedriveReply::Unknown]);
+    let operated = bench.act(Action::Redrive, Selection::Entries(all)).await;
+    assert_eq!(operated.changed, 1);
+    assert_eq!(operated.replies, [ActReply::Done, ActReply::WrongState(State::Ready), ActReply::Unknown]);
     let claimed = bench.claim(2).await;
     let again = claimed.iter().find(|delivery| delivery.entry == entries[0]).unwrap();
     assert_eq!(again.attempt, 1);
@@ -82,8 +84,8 @@ pub async fn lists_are_complete_in_pages_of_any_size(rig: impl Rig) {
         let queues = [bench.name.clone(), other.clone()];
         let publish = Publish { priority: u8::try_from(n % 3).unwrap(), ..Publish::new(event(id), queues) };
         ready.insert(bench.publish_with(publish.clone()).await);
-        let delay = Some(Duration::from_secs(60));
-        scheduled.insert(bench.publish_with(Publish { delay, ..publish }).await);
+        let due = Due::After(Duration::from_secs(60));
+        scheduled.insert(bench.publish_with(Publish { due, ..publish }).await);
     }
     bench.rig.queue().claim(Claim::new(other, 3)).await.unwrap();
     expected.extend([(State::Ready, ready), (State::Scheduled, scheduled)]);

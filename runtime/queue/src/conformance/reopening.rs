@@ -5,15 +5,9 @@ use std::time::Duration;
 
 use gristmill_core::{Disposition, Outcome, RetryPolicy, State};
 
-use super::{Bench, Rig, ack, ids, retry};
+use super::Rig;
+use super::bench::{Bench, ack, ids, retry};
 use crate::contract::{QueueOptions, Settle, SettleReply};
-
-impl<R: Rig> Bench<R> {
-    async fn reopened(mut self) -> Self {
-        self.rig.reopen().await;
-        self
-    }
-}
 
 /// Leases end with the process; attempts are remembered.
 pub async fn everything_unsettled_is_ready_after_a_reopen(rig: impl Rig) {

@@ -2,17 +2,11 @@
 
 use std::time::Duration;
 
-use gristmill_core::{Backoff, Disposition, Outcome, RetryPolicy, State, Timestamp};
+use gristmill_core::{Disposition, Outcome, State, Timestamp};
 
-use super::{Bench, Rig, ack, event, ids, retry};
-use crate::contract::{Claim, Extend, ExtendReply, Publish, QueueOptions, Settle, SettleReply};
-
-const HOUR: Duration = Duration::from_secs(3_600);
-
-fn three_attempts() -> QueueOptions {
-    let backoff = Backoff { base: Duration::from_secs(10), jitter: 0.0, ..Backoff::default() };
-    QueueOptions { retry: RetryPolicy { max_attempts: Some(3), backoff }, ..QueueOptions::default() }
-}
+use super::Rig;
+use super::bench::{Bench, HOUR, ack, event, ids, retry, three_attempts};
+use crate::contract::{Claim, Due, Extend, ExtendReply, Publish, QueueOptions, Retention, Settle, SettleReply};
 
 /// 10 s, 20 s, dead.
 pub async fn retries_back_off_and_end_in_the_dead_letters(rig: impl Rig) {
@@ -85,18 +79,15 @@ pub async fn an_extended_lease_does_not_expire(rig: impl Rig) {
 }
 
 /// A delay is a due time; it survives a reopen and wakes a waiting claim.
-pub async fn a_delayed_event_waits_for_its_time(mut rig: impl Rig) {
+pub async fn a_delayed_event_waits_for_its_time(rig: impl Rig) {
     let bench = Bench::new(rig).await;
-    let delayed = Publish { delay: Some(HOUR), ..Publish::new(event("later"), [bench.name.clone()]) };
+    let delayed = Publish { due: Due::After(HOUR), ..Publish::new(event("later"), [bench.name.clone()]) };
     let entry = bench.publish_with(delayed).await;
     bench.publish(&["now"]).await;
     assert_eq!(ids(&bench.claim(9).await), ["now"]);
     assert_eq!(bench.state(&entry).await, Some(State::Scheduled));
     assert!(bench.stats().await.next_due.is_some());
-    let name = bench.name.clone();
-    rig = bench.rig;
-    rig.reopen().await;
-    let bench = Bench { rig, name };
+    let bench = bench.reopened().await;
     let claim = bench.rig.queue().claim(Claim::new(bench.name.clone(), 5).wait(2 * HOUR));
     let pass_time = async {
         bench.rig.tick().await;
@@ -110,7 +101,7 @@ pub async fn a_delayed_event_waits_for_its_time(mut rig: impl Rig) {
 /// Due times go by the wall clock; when it is set back, what is due earlier than anything seen so far still comes.
 pub async fn a_clock_that_is_set_back_only_delays(rig: impl Rig) {
     let bench = Bench::new(rig).await;
-    let delayed = |id| Publish { delay: Some(HOUR), ..Publish::new(event(id), [bench.name.clone()]) };
+    let delayed = |id| Publish { due: Due::After(HOUR), ..Publish::new(event(id), [bench.name.clone()]) };
     bench.publish_with(delayed("first")).await;
     bench.advance(HOUR).await;
     assert_eq!(ids(&bench.claim(9).await), ["first"]);
@@ -135,7 +126,7 @@ pub async fn new_traffic_does_not_starve_a_retry(rig: impl Rig) {
 
 /// Done entries are kept for a while, and not without end.
 pub async fn done_entries_are_reaped_by_count_and_by_age(rig: impl Rig) {
-    let options = QueueOptions { done_max: 3, done_retention: HOUR, ..QueueOptions::default() };
+    let options = QueueOptions { done: Retention { count: Some(3), age: Some(HOUR) }, ..QueueOptions::default() };
     let bench = Bench::with(rig, options).await;
     let entries = bench.publish(&["1", "2", "3", "4", "5"]).await;
     for delivery in bench.claim(5).await {
@@ -152,7 +143,7 @@ pub async fn done_entries_are_reaped_by_count_and_by_age(rig: impl Rig) {
 
 /// The latest result is the last to go, however old its entry is.
 pub async fn done_entries_are_reaped_in_the_order_of_their_completion(rig: impl Rig) {
-    let options = QueueOptions { done_max: 2, ..QueueOptions::default() };
+    let options = QueueOptions { done: Retention { count: Some(2), age: None }, ..QueueOptions::default() };
     let bench = Bench::with(rig, options).await;
     let entries = bench.publish(&["late", "1", "2", "3"]).await;
     let claimed = bench.claim(4).await;

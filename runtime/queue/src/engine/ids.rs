@@ -4,6 +4,7 @@
 //! The id names the entry's first ready key, so that an entry needs no index while it is there.
 
 use gristmill_core::EntryId;
+use serde::{Deserialize, Serialize};
 
 use super::keys::QueueId;
 
@@ -13,7 +14,7 @@ const SALT_DIGITS: u32 = 6;
 pub(crate) const SALT_MASK: u32 = (1 << (5 * SALT_DIGITS)) - 1;
 
 /// What an entry's id says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct EntryKey {
     pub(crate) queue: QueueId,
     /// The priority that it was published with.

@@ -1,16 +1,21 @@
 //! Stored values. Each begins with a version byte; a value of a newer version is an error, not a guess.
+//!
+//! Small records are postcard behind that byte. A queue's options are JSON, so that they can grow. Entries are laid out
+//! by hand in [`super::entry`], because they move more often than they are looked into.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use gristmill_core::{Backoff, Event, History, RetryPolicy, Timestamp};
+use gristmill_core::{History, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::keys::{DueKey, Lane, LaneKey, QueueId, ReadyKey};
+use super::entry::EntryRecord;
+use super::ids::EntryKey;
+use super::keys::{DueKey, Lane, LaneKey, QueueId, ReadyKey, WaitingKey};
 use crate::contract::{QueueOptions, Totals};
 
 /// The version that every record is written in today.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 /// Bytes that are no record of their kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +40,8 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
     }
 }
 
-fn versioned<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], BadRecord> {
+/// What is behind the version byte.
+pub(crate) fn versioned<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], BadRecord> {
     match bytes.split_first() {
         Some((&VERSION, payload)) => Ok(payload),
         Some((version, _)) => Err(bad(kind, format!("version {version} is unknown to this release"))),
@@ -43,7 +49,7 @@ fn versioned<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], BadRec
     }
 }
 
-fn bad(kind: &'static str, problem: String) -> BadRecord {
+pub(crate) fn bad(kind: &'static str, problem: String) -> BadRecord {
     BadRecord { kind, problem }
 }
 
@@ -68,40 +74,45 @@ impl Record for NumberRecord {
     const KIND: &'static str = "number";
 }
 
-/// A done entry, in the order of completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DoneOrderRecord {
-    pub(crate) number: u64,
-    pub(crate) at: Timestamp,
-}
-
-impl Record for DoneOrderRecord {
-    const KIND: &'static str = "done order";
-}
-
 /// Entries of a queue by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) scheduled: u64,
+    pub(crate) waiting: u64,
     pub(crate) ready: u64,
     pub(crate) leased: u64,
     pub(crate) done: u64,
     pub(crate) dead: u64,
+    pub(crate) cancelled: u64,
+    /// Attributes and data of those that have not ended.
+    pub(crate) bytes: u64,
+}
+
+impl Counts {
+    /// Entries that have not ended.
+    pub(crate) const fn live(&self) -> u64 {
+        self.scheduled + self.waiting + self.ready + self.leased
+    }
 }
 
 /// A queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QueueRecord {
     pub(crate) name: String,
-    max_attempts: Option<u32>,
-    backoff: Backoff,
-    lease: Duration,
-    done_retention: Duration,
-    done_max: u64,
+    pub(crate) paused: Option<String>,
+    /// It is being deleted, entry by entry.
+    pub(crate) deleting: bool,
     pub(crate) counts: Counts,
-    totals: [u64; 6],
-    /// Where the done entries' order begins.
-    pub(crate) done_from: u64,
+    totals: [u64; 8],
+    pub(crate) from: ListCursors,
+}
+
+/// Where a queue's lists of ended entries begin: nothing before is there any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListCursors {
+    pub(crate) done: u64,
+    pub(crate) dead: u64,
+    pub(crate) cancelled: u64,
 }
 
 impl Record for QueueRecord {
@@ -109,40 +120,37 @@ impl Record for QueueRecord {
 }
 
 impl QueueRecord {
-    pub(crate) fn new(name: &str, options: &QueueOptions, counts: Counts, totals: Totals, done_from: u64) -> Self {
-        Self {
-            name: name.to_owned(),
-            max_attempts: options.retry.max_attempts,
-            backoff: options.retry.backoff,
-            lease: options.lease,
-            done_retention: options.done_retention,
-            done_max: options.done_max,
-            counts,
-            totals: [
-                totals.published,
-                totals.acked,
-                totals.retried,
-                totals.deferred,
-                totals.dead_lettered,
-                totals.redriven,
-            ],
-            done_from,
-        }
-    }
-
-    pub(crate) fn options(&self) -> QueueOptions {
-        QueueOptions {
-            retry: RetryPolicy { max_attempts: self.max_attempts, backoff: self.backoff },
-            lease: self.lease,
-            done_retention: self.done_retention,
-            done_max: self.done_max,
-        }
+    pub(crate) fn new(name: &str, paused: Option<String>, counts: Counts, totals: Totals, from: ListCursors) -> Self {
+        let totals = [
+            totals.published,
+            totals.duplicates,
+            totals.acked,
+            totals.retried,
+            totals.deferred,
+            totals.dead_lettered,
+            totals.redriven,
+            totals.cancelled,
+        ];
+        Self { name: name.to_owned(), paused, deleting: false, counts, totals, from }
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [published, acked, retried, deferred, dead_lettered, redriven] = self.totals;
-        Totals { published, acked, retried, deferred, dead_lettered, redriven }
+        let [published, duplicates, acked, retried, deferred, dead_lettered, redriven, cancelled] = self.totals;
+        Totals { published, duplicates, acked, retried, deferred, dead_lettered, redriven, cancelled }
     }
+}
+
+/// A queue's options: the version byte, and JSON, in which what an older release did not know has its default.
+pub(crate) fn encode_options(options: &QueueOptions) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    // Plain structs of numbers and strings: writing them to memory cannot fail.
+    let _ = serde_json::to_writer(&mut bytes, options);
+    bytes
+}
+
+pub(crate) fn decode_options(bytes: &[u8]) -> Result<QueueOptions, BadRecord> {
+    const KIND: &str = "options";
+    serde_json::from_slice(versioned(KIND, bytes)?).map_err(|error| bad(KIND, error.to_string()))
 }
 
 /// A line of ready entries.
@@ -158,227 +166,330 @@ impl Record for LaneRecord {
     const KIND: &'static str = "lane";
 }
 
-/// A ready key as it is stored in values.
+/// A line of a queue as it is stored in values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Spot {
+pub(crate) struct StoredLine {
     queue: QueueId,
     priority: u8,
     lane: u8,
-    position: u64,
 }
 
-impl From<ReadyKey> for Spot {
-    fn from(key: ReadyKey) -> Self {
-        let lane = key.line.lane.stored();
-        Self { queue: key.line.queue, priority: key.line.priority, lane, position: key.position }
+impl From<LaneKey> for StoredLine {
+    fn from(line: LaneKey) -> Self {
+        Self { queue: line.queue, priority: line.priority, lane: line.lane.stored() }
     }
 }
 
-impl TryFrom<Spot> for ReadyKey {
+impl TryFrom<StoredLine> for LaneKey {
     type Error = BadRecord;
-    fn try_from(spot: Spot) -> Result<Self, BadRecord> {
-        let lane = Lane::from_stored(spot.lane).map_err(|error| bad("ready key", error.to_string()))?;
-        let line = LaneKey { queue: spot.queue, priority: spot.priority, lane };
-        Ok(Self { line, position: spot.position })
+    fn try_from(line: StoredLine) -> Result<Self, BadRecord> {
+        let lane = Lane::from_stored(line.lane).map_err(|error| bad("lane", error.to_string()))?;
+        Ok(Self { queue: line.queue, priority: line.priority, lane })
     }
 }
 
-/// A delivery in somebody's hands.
+/// Deliveries of one claim, all held by this process. The first has the number of the record's key, the others follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClaimRecord {
+    pub(crate) claimed_at: Timestamp,
+    pub(crate) runs: Vec<Run>,
+}
+
+/// Neighbours in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) line: StoredLine,
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+}
+
+impl Record for ClaimRecord {
+    const KIND: &'static str = "claim";
+}
+
+impl ClaimRecord {
+    pub(crate) fn new(claimed_at: Timestamp, keys: impl IntoIterator<Item = ReadyKey>) -> Self {
+        let mut runs: Vec<Run> = Vec::new();
+        for key in keys {
+            let line = key.line.into();
+            match runs.last_mut() {
+                Some(run) if run.line == line && run.first + u64::from(run.count) == key.position => run.count += 1,
+                _ => runs.push(Run { line, first: key.position, count: 1 }),
+            }
+        }
+        Self { claimed_at, runs }
+    }
+
+    /// Where its entries were, in the order of their deliveries.
+    pub(crate) fn keys(&self) -> Result<Vec<ReadyKey>, BadRecord> {
+        let mut keys = Vec::new();
+        let count: u64 = self.runs.iter().map(|run| u64::from(run.count)).sum();
+        if count > super::MAX_CLAIM as u64 {
+            return Err(bad(Self::KIND, format!("{count} deliveries in one claim")));
+        }
+        for run in &self.runs {
+            let line = LaneKey::try_from(run.line)?;
+            let positions = (0..u64::from(run.count)).map(|i| run.first.saturating_add(i));
+            keys.extend(positions.map(|position| ReadyKey { line, position }));
+        }
+        Ok(keys)
+    }
+}
+
+/// A delivery in the hands of somebody outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LeaseRecord {
-    pub(crate) spot: Spot,
-    pub(crate) number: u64,
-    pub(crate) attempt: u32,
+    pub(crate) line: StoredLine,
+    pub(crate) position: u64,
+    /// Which opening of the store issued it.
+    pub(crate) incarnation: u64,
     pub(crate) claimed_at: Timestamp,
-    /// Whether the entry has a place: it is not at its first ready key.
-    pub(crate) has_place: bool,
+    pub(crate) deadline: Timestamp,
 }
 
 impl Record for LeaseRecord {
     const KIND: &'static str = "lease";
 }
 
-/// Where an entry is that is not at its first ready key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum PlaceAt {
-    Ready(Spot),
-    Due { time: Timestamp, queue: QueueId, position: u64 },
+impl LeaseRecord {
+    pub(crate) fn key(&self) -> Result<ReadyKey, BadRecord> {
+        Ok(ReadyKey { line: self.line.try_into()?, position: self.position })
+    }
 }
 
-impl From<DueKey> for PlaceAt {
+/// Where an entry is that is neither at its first ready key nor done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Spot {
+    Ready { line: StoredLine, position: u64 },
+    Due { time: Timestamp, queue: QueueId, position: u64 },
+    Waiting { queue: QueueId, key: u64, position: u64 },
+    Dead { queue: QueueId, position: u64 },
+    Cancelled { queue: QueueId, position: u64 },
+}
+
+impl From<ReadyKey> for Spot {
+    fn from(key: ReadyKey) -> Self {
+        Self::Ready { line: key.line.into(), position: key.position }
+    }
+}
+
+impl From<DueKey> for Spot {
     fn from(key: DueKey) -> Self {
         Self::Due { time: key.time, queue: key.queue, position: key.position }
+    }
+}
+
+impl From<WaitingKey> for Spot {
+    fn from(key: WaitingKey) -> Self {
+        Self::Waiting { queue: key.queue, key: key.key, position: key.position }
     }
 }
 
 /// An entry's place, and what has happened to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlaceRecord {
-    pub(crate) at: PlaceAt,
-    /// Attempts that count and have ended.
-    pub(crate) attempts: u32,
-    pub(crate) history: History,
+    pub(crate) at: Spot,
+    pub(crate) past: Past,
 }
 
 impl Record for PlaceRecord {
     const KIND: &'static str = "place";
 }
 
-/// An entry that is done or dead.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EndRecord {
-    /// The [`EntryRecord`], encoded; without data when done.
-    pub(crate) entry: Vec<u8>,
+/// What has happened to an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Past {
+    /// Attempts that count and have ended, since publish or the last redrive.
     pub(crate) attempts: u32,
     pub(crate) history: History,
-    pub(crate) result: Option<Vec<u8>>,
+    /// When it was redriven last; `None`: never.
+    pub(crate) redriven_at: Option<Timestamp>,
+    /// It has its ordering key for itself, even while it is scheduled or dead.
+    pub(crate) holds_key: bool,
 }
 
-impl Record for EndRecord {
-    const KIND: &'static str = "ended entry";
+impl Past {
+    /// Nothing has happened yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.attempts == 0 && self.history.attempts().is_empty() && self.redriven_at.is_none()
+    }
 }
 
-/// An event in a queue. Laid out by hand, because entries move more often than they are looked into:
+/// An entry that has ended. Laid out by hand, so that an ack writes it in one go:
 ///
 /// ```text
-/// version 1 | number 8 | priority 1 | enqueued-at 8 | at 8 | event
-/// event = attributes' length 4 | attributes (postcard) | 0 (no data) or 1 and the data
+/// version 1 | entry's length 4 (little-endian) | entry | past and result (postcard)
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EntryRecord {
-    pub(crate) number: u64,
-    pub(crate) priority: u8,
-    pub(crate) enqueued_at: Timestamp,
-    /// When it entered its state; when scheduled, when it is due.
-    pub(crate) at: Timestamp,
-    pub(crate) event: EncodedEvent,
+pub(crate) struct EndRecord {
+    /// The entry, encoded.
+    pub(crate) entry: Bytes,
+    pub(crate) past: Past,
+    pub(crate) result: Option<Bytes>,
 }
 
-impl EntryRecord {
-    const KIND: &'static str = "entry";
+impl EndRecord {
+    const KIND: &'static str = "ended entry";
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(26 + self.event.0.len());
+    pub(crate) fn encode(entry: &EntryRecord, past: &Past, result: Option<&Bytes>) -> Vec<u8> {
+        let length = entry.encoded_len();
+        let mut bytes = Vec::with_capacity(length + 64 + result.map_or(0, Bytes::len));
         bytes.push(VERSION);
-        bytes.extend(self.number.to_le_bytes());
-        bytes.push(self.priority);
-        bytes.extend(self.enqueued_at.as_micros().to_le_bytes());
-        bytes.extend(self.at.as_micros().to_le_bytes());
-        bytes.extend(&self.event.0);
-        bytes
+        bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+        entry.encode_into(&mut bytes);
+        postcard::to_extend(&(past, result), bytes).unwrap_or_default()
     }
 
-    pub(crate) fn decode(bytes: Bytes) -> Result<Self, BadRecord> {
-        let payload = versioned(Self::KIND, &bytes)?;
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, BadRecord> {
+        let payload = versioned(Self::KIND, bytes)?;
         let short = || bad(Self::KIND, "truncated".to_owned());
-        let (number, rest) = payload.split_first_chunk::<8>().ok_or_else(short)?;
-        let (priority, rest) = rest.split_first().ok_or_else(short)?;
-        let (enqueued_at, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
-        let (at, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        let (length, rest) = payload.split_first_chunk::<4>().ok_or_else(short)?;
+        let (entry, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
+        let (past, result) = postcard::from_bytes(rest).map_err(|error| bad(Self::KIND, error.to_string()))?;
+        Ok(Self { entry: bytes.slice_ref(entry), past, result })
+    }
+}
+
+/// Done entries, in the order of completion: what one commit completed in one queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DoneOrderRecord {
+    pub(crate) at: Timestamp,
+    pub(crate) numbers: Vec<u64>,
+}
+
+impl Record for DoneOrderRecord {
+    const KIND: &'static str = "done order";
+}
+
+/// An ordering key that is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyRecord {
+    /// Its number while it is in use.
+    pub(crate) id: u64,
+    /// Entries that are ready, leased, or scheduled for another attempt.
+    pub(crate) busy: u32,
+    /// Entries behind them.
+    pub(crate) waiting: u64,
+    /// No entry waits at a smaller position.
+    pub(crate) from: u64,
+    /// Dead letters that hold it.
+    pub(crate) held_by: Vec<EntryKey>,
+    /// When its rate allows another entry, if it had one just now; in the engine's steady time.
+    pub(crate) rate_at: Timestamp,
+    /// A timer looks after it at this time.
+    pub(crate) timer: Option<Timestamp>,
+}
+
+impl Record for KeyRecord {
+    const KIND: &'static str = "ordering key";
+}
+
+impl KeyRecord {
+    pub(crate) const fn new(id: u64) -> Self {
+        let epoch = Timestamp::EPOCH;
+        Self { id, busy: 0, waiting: 0, from: 0, held_by: Vec::new(), rate_at: epoch, timer: None }
+    }
+
+    pub(crate) const fn is_in_use(&self) -> bool {
+        self.busy > 0 || self.waiting > 0 || !self.held_by.is_empty()
+    }
+}
+
+/// What the store's timers do when they are due, beside making entries ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum TimerRecord {
+    /// An entry that was not claimed by now is dead.
+    TimeToLive(EntryKey),
+    /// An ordering key's rate allows another entry, or the key is not in use any more.
+    Key(String),
+}
+
+impl Record for TimerRecord {
+    const KIND: &'static str = "timer";
+}
+
+/// The entries of a publish. Laid out by hand: a compaction filter reads the expiry.
+///
+/// ```text
+/// version 1 | expires-at 8 (little-endian) | entries (postcard)
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OriginRecord {
+    pub(crate) expires_at: Timestamp,
+    pub(crate) entries: Vec<EntryKey>,
+}
+
+impl OriginRecord {
+    const KIND: &'static str = "origin";
+
+    pub(crate) fn encode(expires_at: Timestamp, entries: &[EntryKey]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(32);
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&expires_at.as_micros().to_le_bytes());
+        postcard::to_extend(entries, bytes).unwrap_or_default()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let payload = versioned(Self::KIND, bytes)?;
+        let (expires_at, entries) =
+            payload.split_first_chunk::<8>().ok_or_else(|| bad(Self::KIND, "truncated".to_owned()))?;
         Ok(Self {
-            number: u64::from_le_bytes(*number),
-            priority: *priority,
-            enqueued_at: Timestamp::from_micros(u64::from_le_bytes(*enqueued_at)),
-            at: Timestamp::from_micros(u64::from_le_bytes(*at)),
-            event: EncodedEvent(bytes.slice_ref(rest)),
+            expires_at: Timestamp::from_micros(u64::from_le_bytes(*expires_at)),
+            entries: postcard::from_bytes(entries).map_err(|error| bad(Self::KIND, error.to_string()))?,
         })
     }
 }
 
-/// An event as it is stored. Encoded by the publisher's task and decoded by the claimant's, not by the writer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EncodedEvent(Bytes);
-
-impl EncodedEvent {
-    const KIND: &'static str = "event";
-
-    pub(crate) fn encode(event: &Event) -> Self {
-        let attributes = Event { data: None, ..event.clone() };
-        let mut bytes = postcard::to_extend(&attributes, vec![0; 4]).unwrap_or_default();
-        let length = u32::try_from(bytes.len().saturating_sub(4)).unwrap_or(u32::MAX);
-        if let Some(head) = bytes.first_chunk_mut::<4>() {
-            *head = length.to_le_bytes();
-        }
-        match &event.data {
-            None => bytes.push(0),
-            Some(data) => {
-                bytes.push(1);
-                bytes.extend_from_slice(data);
-            }
-        }
-        Self(Bytes::from(bytes))
-    }
-
-    pub(crate) fn decode(&self) -> Result<Event, BadRecord> {
-        let (attributes, data) = self.split()?;
-        let event: Event = postcard::from_bytes(attributes).map_err(|error| bad(Self::KIND, error.to_string()))?;
-        let data = match data.split_first() {
-            Some((0, [])) => None,
-            Some((1, data)) => Some(self.0.slice_ref(data)),
-            _ => return Err(bad(Self::KIND, "its data is damaged".to_owned())),
-        };
-        Ok(Event { data, ..event })
-    }
-
-    /// The event without its data.
-    pub(crate) fn without_data(&self) -> Result<Self, BadRecord> {
-        let (_, data) = self.split()?;
-        let mut bytes = self.0.get(..self.0.len() - data.len()).unwrap_or_default().to_vec();
-        bytes.push(0);
-        Ok(Self(Bytes::from(bytes)))
-    }
-
-    fn split(&self) -> Result<(&[u8], &[u8]), BadRecord> {
-        let short = || bad(Self::KIND, "truncated".to_owned());
-        let (length, rest) = self.0.split_first_chunk::<4>().ok_or_else(short)?;
-        rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)
-    }
+/// A published event in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogRecord {
+    pub(crate) at: Timestamp,
+    pub(crate) priority: u8,
+    /// The ordering key that the publisher asked for.
+    pub(crate) key: Option<String>,
+    pub(crate) queues: Vec<QueueId>,
+    /// The event, encoded.
+    pub(crate) event: Bytes,
 }
+
+impl Record for LogRecord {
+    const KIND: &'static str = "logged event";
+}
+
+/// A segment of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SegmentRecord {
+    pub(crate) started_at: Timestamp,
+    /// When its latest event was published.
+    pub(crate) last_at: Timestamp,
+    pub(crate) events: u64,
+}
+
+impl Record for SegmentRecord {
+    const KIND: &'static str = "log segment";
+}
+
+/// A bucket of state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BucketRecord {
+    pub(crate) name: String,
+    /// Of keys and values.
+    pub(crate) bytes: u64,
+    pub(crate) max_bytes: Option<u64>,
+}
+
+impl Record for BucketRecord {
+    const KIND: &'static str = "bucket";
+}
+
+/// How long an engine trusts a rate's memory at most: what lies further ahead is left over from another clock.
+pub(crate) const MAX_RATE_AHEAD: Duration = Duration::from_secs(24 * 3_600);
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn event(data: Option<Bytes>) -> Event {
-        Event {
-            subject: Some("s".into()),
-            extensions: [("traceparent".to_owned(), "00".to_owned())].into(),
-            data,
-            ..Event::new("1", "/s", "t")
-        }
-    }
-
-    fn entry(data: Option<Bytes>) -> EntryRecord {
-        EntryRecord {
-            number: 7,
-            priority: 3,
-            enqueued_at: Timestamp::from_micros(11),
-            at: Timestamp::from_micros(12),
-            event: EncodedEvent::encode(&event(data)),
-        }
-    }
-
-    #[test]
-    fn entries_survive_the_round_trip() {
-        for data in [None, Some(Bytes::new()), Some(Bytes::from_static(b"{}"))] {
-            let record = entry(data.clone());
-            let again = EntryRecord::decode(Bytes::from(record.encode())).unwrap();
-            assert_eq!(again, record);
-            assert_eq!(again.event.decode().unwrap(), event(data));
-            assert_eq!(again.event.without_data().unwrap().decode().unwrap(), event(None));
-        }
-    }
-
-    #[test]
-    fn truncated_records_are_errors() {
-        let bytes = entry(None).encode();
-        for end in 0..bytes.len() {
-            let record = EntryRecord::decode(Bytes::copy_from_slice(&bytes[..end]));
-            assert!(record.is_err() || record.unwrap().event.decode().is_err(), "{end}");
-        }
-    }
 
     #[test]
     fn a_newer_version_is_refused_by_name() {
@@ -390,17 +501,38 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_claim_of_neighbours_is_short_and_whole() {
+        let line = |priority| LaneKey { queue: 1, priority, lane: Lane::Normal };
+        let keys: Vec<_> = [(9, 7), (9, 8), (9, 9), (9, 11), (0, 12), (0, 13)]
+            .map(|(priority, position)| ReadyKey { line: line(priority), position })
+            .into();
+        let record = ClaimRecord::new(Timestamp::EPOCH, keys.iter().copied());
+        assert_eq!(record.runs.len(), 3);
+        assert_eq!(record.keys().unwrap(), keys);
+    }
+
+    #[test]
+    fn options_that_an_older_release_wrote_have_defaults() {
+        let older = [&[VERSION], br#"{"max_in_flight":7}"#.as_slice()].concat();
+        let options = decode_options(&older).unwrap();
+        assert_eq!(options, QueueOptions { max_in_flight: 7, ..QueueOptions::default() });
+        assert_eq!(decode_options(&encode_options(&options)).unwrap(), options);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_a_decoder_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..120)) {
             if let Some(version) = bytes.first_mut() {
                 *version = VERSION;
             }
-            if let Ok(record) = EntryRecord::decode(Bytes::from(bytes.clone())) {
-                let _ = (record.event.decode(), record.event.without_data());
-            }
-            let _ = (QueueRecord::decode(&bytes), PlaceRecord::decode(&bytes), EndRecord::decode(&bytes));
+            let _ = (QueueRecord::decode(&bytes), PlaceRecord::decode(&bytes));
+            let _ = EndRecord::decode(&Bytes::from(bytes.clone()));
             let _ = (LeaseRecord::decode(&bytes), LaneRecord::decode(&bytes), StoreRecord::decode(&bytes));
+            let _ = (KeyRecord::decode(&bytes), TimerRecord::decode(&bytes), OriginRecord::decode(&bytes));
+            let _ = (LogRecord::decode(&bytes), SegmentRecord::decode(&bytes), BucketRecord::decode(&bytes));
+            let _ = (DoneOrderRecord::decode(&bytes), decode_options(&bytes));
+            let _ = ClaimRecord::decode(&bytes).map(|claim| claim.keys());
         }
     }
 }

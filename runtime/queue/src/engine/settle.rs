@@ -5,13 +5,15 @@ use std::time::Duration;
 use gristmill_core::{Attempt, Disposition, Outcome};
 
 use super::Now;
-use super::claim::place;
-use super::keys::{DueKey, EndKey, Family, Lane, LaneKey, ReadyKey, number_key};
-use super::publish::{self, Prepared};
-use super::records::{DoneOrderRecord, EndRecord, EntryRecord, PlaceAt, PlaceRecord, Record};
-use super::state::{Lease, State};
-use super::store::{Tx, View};
-use crate::contract::{LeaseToken, PublishError, QueueError, SettleReply};
+use super::flight::Lease;
+use super::keys::{EndKey, Family, Lane};
+use super::kv::{Checked, MAX_CONFLICTS};
+use super::moves::{self, InHand};
+use super::publish::{self, Admission, Prepared};
+use super::records::{DoneOrderRecord, Record};
+use super::state::State;
+use super::store::Tx;
+use crate::contract::{LeaseToken, PublishError, QueueError, SettleReply, Transaction};
 
 /// A settlement whose emitted events were validated and encoded outside the writer.
 pub(crate) struct PreparedSettle {
@@ -19,6 +21,13 @@ pub(crate) struct PreparedSettle {
     pub(crate) outcome: Outcome,
     pub(crate) version: Option<String>,
     pub(crate) emits: Result<Vec<Prepared>, PublishError>,
+    pub(crate) transaction: Option<Transaction>,
+}
+
+impl PreparedSettle {
+    pub(crate) const fn new(lease: LeaseToken, outcome: Outcome) -> Self {
+        Self { lease, outcome, version: None, emits: Ok(Vec::new()), transaction: None }
+    }
 }
 
 /// Settles what `request.lease` proves, if it is still held.
@@ -28,29 +37,61 @@ pub(crate) fn settle(
     request: PreparedSettle,
     now: Now,
 ) -> Result<SettleReply, QueueError> {
-    let Some(lease) = state.lease(request.lease) else { return Ok(SettleReply::StaleLease) };
-    let emits = match (&request.outcome, request.emits) {
-        (Outcome::Ack { .. }, Ok(emits)) => emits,
-        (Outcome::Ack { .. }, Err(refused)) => return Ok(SettleReply::Refused(refused)),
-        _ => Vec::new(),
+    let Some(lease) = state.flight.get(request.lease) else { return Ok(not_held(state, request.lease)) };
+    let (queue, delivery) = (lease.queue(), request.lease.delivery);
+    if !matches!(request.outcome, Outcome::Ack { .. }) {
+        return conclude(state, tx, delivery, (&request.outcome, request.version), now).map(SettleReply::Settled);
+    }
+    let emits = match request.emits {
+        Ok(emits) => emits,
+        Err(refused) => return Ok(SettleReply::Refused(refused)),
     };
-    let mut entries = 0;
+    // Everything that can be refused is asked before anything is changed.
     for emit in &emits {
-        match publish::targets(state, &emit.queues) {
-            Ok(targets) => entries += targets.len() as u64,
-            Err(refused) => return Ok(SettleReply::Refused(refused)),
+        if let Err(refused) = publish::decide(state, tx, emit, Admission::Emitted, now)? {
+            return Ok(SettleReply::Refused(refused));
         }
     }
-    if state.numbers_left() <= entries {
+    let entries: u64 = emits.iter().map(|emit| emit.targets.len() as u64 * 4 + 4).sum();
+    if state.numbers_left() <= entries + 8 {
         return Err(QueueError::InvalidRequest("too many emitted events in one settlement".to_owned()));
     }
-    let disposition =
-        conclude(state, tx, request.lease.delivery, lease, (&request.outcome, request.version.as_deref()), now)?;
-    for emit in emits {
-        // Checked above: nothing can refuse it now.
-        let _ = publish::publish(state, tx, emit, now)?;
+    let plan = match &request.transaction {
+        None => None,
+        Some(transaction) => match state.buckets.check(tx, transaction, Some(delivery))? {
+            Checked::Planned(plan) => Some(plan),
+            Checked::Refused(refused) => return Ok(SettleReply::StateRefused(refused)),
+            Checked::Conflict => {
+                conflicted(state, request.lease, transaction);
+                return Ok(SettleReply::Conflict);
+            }
+        },
+    };
+    let disposition = conclude(state, tx, delivery, (&request.outcome, request.version), now)?;
+    for emit in &emits {
+        // One that another emit of the same settlement repeats is a duplicate, which is no reason to stop.
+        if let Err(refused) = publish::publish(state, tx, emit, Admission::Emitted, now)? {
+            tracing::warn!(%refused, "an emitted event repeats another of the same settlement, and was dropped");
+        }
     }
+    if let Some(plan) = plan {
+        state.buckets.apply(tx, plan)?;
+    }
+    state.woken.insert(queue);
     Ok(SettleReply::Settled(disposition))
+}
+
+fn not_held(state: &mut State, token: LeaseToken) -> SettleReply {
+    if state.was_issued(token) { SettleReply::StaleLease } else { SettleReply::Unknown }
+}
+
+/// Something that the delivery read has changed. After the third time, it has its buckets to itself.
+fn conflicted(state: &mut State, token: LeaseToken, transaction: &Transaction) {
+    let Some(lease) = state.flight.get_mut(token) else { return };
+    lease.conflicts += 1;
+    if lease.conflicts >= MAX_CONFLICTS {
+        state.buckets.reserve(transaction, token.delivery);
+    }
 }
 
 /// Ends a delivery with `outcome`, by the queue's retry policy. Also for leases that expired or were lost.
@@ -58,135 +99,91 @@ pub(crate) fn conclude(
     state: &mut State,
     tx: &mut Tx<'_>,
     delivery: u64,
-    lease: Lease,
-    (outcome, version): (&Outcome, Option<&str>),
+    (outcome, version): (&Outcome, Option<String>),
     now: Now,
 ) -> Result<Disposition, QueueError> {
-    let old = ReadyKey::try_from(lease.record.spot)?;
-    let old_bytes = old.encode();
-    let Some(bytes) = tx.get(Family::Ready, &old_bytes)? else {
-        return Err(QueueError::Corrupt(format!("the entry of delivery {delivery} is missing")));
+    // Who shall be alone stays alone.
+    let back = if state.lost_in_flight == Some(delivery) { Lane::Lost } else { Lane::Front };
+    let Some(lease) = state.remove_lease(tx, delivery) else {
+        return Err(QueueError::Corrupt(format!("delivery {delivery} is missing")));
     };
-    let record = EntryRecord::decode(bytes)?;
-    let mut history = if lease.record.has_place { place(tx, record.number)?.history } else { Default::default() };
-    let policy = state.queue(lease.queue)?.options.retry;
-    let attempt = lease.record.attempt;
-    let disposition = policy.decide(attempt, outcome, rand::random());
-    // Everything that can fail has been read; from here on only writes.
-    let fresh = state.next_number()?;
-    tx.delete(Family::Ready, old_bytes);
-    tx.delete(Family::Lease, number_key(delivery));
+    let Lease { key, record, past, attempt, claimed_at, .. } = lease;
+    let queue = key.line.queue;
+    if state.queue(queue)?.is_at_its_limit() {
+        state.woken.insert(queue);
+    }
+    let policy = state.queue(queue)?.options.retry;
+    let mut disposition = policy.decide(attempt, outcome, rand::random());
+    tx.delete(Family::Ready, key.encode());
+    let size = record.size();
+    let mut hand = InHand::leased(queue, record, past);
     if disposition != Disposition::Release {
-        history.push(Attempt {
+        hand.past.history.push(Attempt {
             attempt,
             outcome: outcome.kind(),
             reason: outcome.reason().map(str::to_owned),
-            version: version.map(str::to_owned),
-            started_at: lease.record.claimed_at,
-            duration: now.wall.since(lease.record.claimed_at),
+            version,
+            started_at: claimed_at,
+            duration: now.wall.since(claimed_at),
         });
     }
-    let queue = state.queue_mut(lease.queue)?;
-    queue.counts.leased = queue.counts.leased.saturating_sub(1);
-    let moved = Moved { record, history, lease, fresh };
+    let queue_state = state.queue_mut(queue)?;
+    queue_state.counts.leased = queue_state.counts.leased.saturating_sub(1);
+    queue_state.counts.bytes = queue_state.counts.bytes.saturating_sub(size);
     match disposition {
-        Disposition::Complete => complete(state, tx, moved, outcome, now)?,
-        Disposition::DeadLetter => bury(state, tx, moved, attempt, now)?,
-        Disposition::Release => {
-            // Who shall be alone stays alone.
-            let lane = if old.line.lane == Lane::Lost { Lane::Lost } else { Lane::Front };
-            again(state, tx, moved, lane, attempt.saturating_sub(1), now)?;
+        Disposition::Complete => {
+            queue_state.totals.acked += 1;
+            hand.past.attempts = attempt;
+            let result = match outcome {
+                Outcome::Ack { result } => result.clone(),
+                _ => None,
+            };
+            moves::put_done(state, tx, hand, result, now)?;
         }
-        Disposition::Retry(delay) => {
-            state.queue_mut(lease.queue)?.totals.retried += 1;
-            match delay {
-                Duration::ZERO if *outcome == Outcome::Lost => again(state, tx, moved, Lane::Lost, attempt, now)?,
-                delay => later(state, tx, moved, delay, attempt, now)?,
+        Disposition::DeadLetter => {
+            hand.past.attempts = attempt;
+            moves::put_dead(state, tx, hand, now)?;
+        }
+        Disposition::Release => moves::put_ready(state, tx, hand, back, now)?,
+        Disposition::Retry(delay) | Disposition::Defer(delay) => {
+            let counts = matches!(disposition, Disposition::Retry(_));
+            if counts {
+                hand.past.attempts = attempt;
+            }
+            if let Some(max_age) = exceeded_age(state, &hand, delay, now)? {
+                let reason = format!("the next attempt would begin after the maximum age of {max_age:?}");
+                moves::note(&mut hand.past, &Outcome::MaxAge { reason }, now);
+                moves::put_dead(state, tx, hand, now)?;
+                disposition = Disposition::DeadLetter;
+            } else {
+                let totals = &mut state.queue_mut(queue)?.totals;
+                *(if counts { &mut totals.retried } else { &mut totals.deferred }) += 1;
+                if delay.is_zero() && *outcome == Outcome::Lost {
+                    moves::put_ready(state, tx, hand, Lane::Lost, now)?;
+                } else {
+                    moves::put_due(state, tx, hand, now.wall.after(delay))?;
+                }
             }
         }
-        Disposition::Defer(delay) => {
-            state.queue_mut(lease.queue)?.totals.deferred += 1;
-            later(state, tx, moved, delay, attempt.saturating_sub(1), now)?;
-        }
     }
-    state.remove_lease(delivery);
     Ok(disposition)
 }
 
-/// An entry on its way out of leased.
-struct Moved {
-    record: EntryRecord,
-    history: gristmill_core::History,
-    lease: Lease,
-    /// A number for its new position.
-    fresh: u64,
+/// The maximum age, if an attempt after this delay would begin later than that.
+fn exceeded_age(state: &State, hand: &InHand, delay: Duration, now: Now) -> Result<Option<Duration>, QueueError> {
+    let born = hand.past.redriven_at.unwrap_or(hand.record.enqueued_at);
+    let age = now.wall.after(delay).since(born);
+    Ok(state.queue(hand.queue)?.options.max_age.filter(|max_age| age > *max_age))
 }
 
-fn complete(state: &mut State, tx: &mut Tx<'_>, moved: Moved, outcome: &Outcome, now: Now) -> Result<(), QueueError> {
-    let number = moved.record.number;
-    let key = EndKey { queue: moved.lease.queue, number };
-    let order = EndKey { queue: moved.lease.queue, number: moved.fresh };
-    let result = match outcome {
-        Outcome::Ack { result } => result.as_ref().map(|bytes| bytes.to_vec()),
-        _ => None,
-    };
-    // One that cannot be taken apart is kept whole.
-    let header = moved.record.event.without_data().unwrap_or_else(|_| moved.record.event.clone());
-    let header = EntryRecord { at: now.wall, event: header, ..moved.record };
-    let end =
-        EndRecord { entry: header.encode(), attempts: moved.lease.record.attempt, history: moved.history, result };
-    tx.put(Family::Done, key.encode(), end.encode());
-    tx.put(Family::DoneOrder, order.encode(), DoneOrderRecord { number, at: now.wall }.encode());
-    forget_place(tx, &moved.lease, number);
-    let queue = state.queue_mut(moved.lease.queue)?;
-    queue.counts.done += 1;
-    queue.totals.acked += 1;
-    Ok(())
-}
-
-fn bury(state: &mut State, tx: &mut Tx<'_>, moved: Moved, attempts: u32, now: Now) -> Result<(), QueueError> {
-    let number = moved.record.number;
-    let record = EntryRecord { at: now.wall, ..moved.record };
-    let end = EndRecord { entry: record.encode(), attempts, history: moved.history, result: None };
-    tx.put(Family::Dead, EndKey { queue: moved.lease.queue, number }.encode(), end.encode());
-    forget_place(tx, &moved.lease, number);
-    let queue = state.queue_mut(moved.lease.queue)?;
-    queue.counts.dead += 1;
-    queue.totals.dead_lettered += 1;
-    Ok(())
-}
-
-fn again(
-    state: &mut State,
-    tx: &mut Tx<'_>,
-    moved: Moved,
-    lane: Lane,
-    attempts: u32,
-    now: Now,
-) -> Result<(), QueueError> {
-    let line = LaneKey { queue: moved.lease.queue, priority: moved.record.priority, lane };
-    let key = ReadyKey { line, position: moved.fresh };
-    let place = PlaceRecord { at: PlaceAt::Ready(key.into()), attempts, history: moved.history };
-    tx.put(Family::Place, number_key(moved.record.number), place.encode());
-    publish::make_ready(state, tx, key, moved.record, now)
-}
-
-fn later(
-    state: &mut State,
-    tx: &mut Tx<'_>,
-    moved: Moved,
-    delay: Duration,
-    attempts: u32,
-    now: Now,
-) -> Result<(), QueueError> {
-    let key = DueKey { time: now.wall.after(delay), queue: moved.lease.queue, position: moved.fresh };
-    let place = PlaceRecord { at: key.into(), attempts, history: moved.history };
-    tx.put(Family::Place, number_key(moved.record.number), place.encode());
-    publish::schedule(state, tx, key, moved.record)
-}
-
-fn forget_place(tx: &mut Tx<'_>, lease: &Lease, number: u64) {
-    if lease.record.has_place {
-        tx.delete(Family::Place, number_key(number));
+/// Adds what this commit completed to the order of completion.
+pub(crate) fn note_done(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<(), QueueError> {
+    for (queue, numbers) in std::mem::take(&mut state.effects.done) {
+        // A queue may have been deleted in the same commit.
+        if state.queues.contains_key(&queue) {
+            let key = EndKey { queue, position: state.next_number()? };
+            tx.put(Family::DoneOrder, key.encode(), DoneOrderRecord { at: now.wall, numbers }.encode());
+        }
     }
+    Ok(())
 }

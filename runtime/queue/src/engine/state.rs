@@ -1,15 +1,25 @@
-//! What the writer knows without looking: queues, counts, lanes, leases. Rebuilt from the store at every open.
+//! What the writer knows without looking: queues, counts, lines, leases. Rebuilt from the store at every open.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
+use bytes::Bytes;
 use gristmill_core::{Clock, EntryId, Monotonic, QueueName, Timestamp};
 
+use super::Now;
+use super::entry::EntryRecord;
+use super::flight::{Flight, Lease};
 use super::ids::{EntryKey, SALT_MASK};
-use super::keys::{Family, LaneKey, Meta, QueueId, after_prefix, decode_number_key};
-use super::records::{Counts, LaneRecord, LeaseRecord, NumberRecord, QueueRecord, Record, StoreRecord};
-use super::store::{Store, Tx, View};
-use crate::contract::{LeaseToken, QueueError, QueueOptions, Totals};
+use super::keys::{Family, Key, LaneKey, Meta, QueueId, ReadyKey, decode_number_key};
+use super::kv::Buckets;
+use super::log::Log;
+use super::read::is_first_spot;
+use super::records::{
+    ClaimRecord, Counts, LaneRecord, LeaseRecord, ListCursors, NumberRecord, QueueRecord, Record, StoreRecord,
+    decode_options, encode_options,
+};
+use super::store::{Store, Tx, View, for_each};
+use crate::contract::{Holder, LeaseToken, QueueError, QueueOptions, Rate, Totals};
 
 /// Numbers are reserved, and synced, in blocks of this size before any of them is issued.
 const RESERVATION: u64 = 1 << 20;
@@ -20,44 +30,217 @@ pub(crate) struct State {
     pub(crate) incarnation: u64,
     next_number: u64,
     reserved: u64,
+    last_queue: QueueId,
+    pub(crate) settings: Settings,
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
     by_name: HashMap<QueueName, QueueId>,
-    pub(crate) leases: HashMap<u64, Lease>,
-    pub(crate) deadlines: BTreeSet<(Monotonic, u64)>,
+    pub(crate) flight: Flight,
     /// The one delivery of an entry from a lost lane that may be in flight.
     pub(crate) lost_in_flight: Option<u64>,
-    pub(crate) due_cursor: Vec<u8>,
+    pub(crate) due_cursor: Key,
     /// Nothing is due before this; `None`: nothing is scheduled.
     pub(crate) next_due: Option<Timestamp>,
+    pub(crate) buckets: Buckets,
+    pub(crate) log: Log,
+    /// A time that runs evenly while the process lives, whatever becomes of the wall clock.
+    steady: (Timestamp, Monotonic),
     /// Queues whose waiting claims are to be looked at.
     pub(crate) woken: BTreeSet<QueueId>,
-    dirty_queues: BTreeSet<QueueId>,
-    dirty_lanes: BTreeSet<LaneKey>,
+    /// What the commit in the making has done, for those who wait for it.
+    pub(crate) effects: Effects,
+    dirty_queues: Dirty<QueueId>,
+    dirty_lanes: Dirty<LaneKey>,
+}
+
+/// What has changed since the last commit. The same thing changes many times in a row.
+#[derive(Debug)]
+struct Dirty<T> {
+    last: Option<T>,
+    all: BTreeSet<T>,
+}
+
+impl<T: Copy + Ord> Dirty<T> {
+    const fn new() -> Self {
+        Self { last: None, all: BTreeSet::new() }
+    }
+
+    fn insert(&mut self, changed: T) {
+        if self.last != Some(changed) {
+            self.last = Some(changed);
+            self.all.insert(changed);
+        }
+    }
+
+    fn remove(&mut self, gone: &T) {
+        self.last = None;
+        self.all.remove(gone);
+    }
+
+    fn take(&mut self) -> BTreeSet<T> {
+        self.last = None;
+        std::mem::take(&mut self.all)
+    }
+}
+
+/// What holds for all queues.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Zero: duplicates are not looked for.
+    pub(crate) idempotency_window: Duration,
+    /// `None`: there is no log.
+    pub(crate) log_retention: Option<Duration>,
+}
+
+/// What a commit brings about beside its writes.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// Entries that have ended or gone.
+    pub(crate) ended: Vec<EntryKey>,
+    /// Those of them that died.
+    pub(crate) died: Vec<EntryKey>,
+    /// Acked entries, by queue.
+    pub(crate) done: BTreeMap<QueueId, Vec<u64>>,
+    /// Bodies were deleted.
+    pub(crate) freed: bool,
 }
 
 /// One queue.
 pub(crate) struct QueueState {
     pub(crate) name: QueueName,
     pub(crate) options: QueueOptions,
+    pub(crate) paused: Option<String>,
+    pub(crate) deleting: bool,
     pub(crate) counts: Counts,
     pub(crate) totals: Totals,
-    pub(crate) done_from: u64,
-    pub(crate) lanes: BTreeMap<LaneKey, LaneRecord>,
+    pub(crate) from: ListCursors,
+    pub(crate) lanes: BTreeMap<LaneKey, Line>,
+    /// When the rate allows the next claim after a full burst.
+    rate_at: Monotonic,
 }
 
-/// One delivery in flight.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lease {
-    pub(crate) record: LeaseRecord,
-    pub(crate) queue: QueueId,
-    pub(crate) deadline: Monotonic,
+/// A line of ready entries, and as many of its first ones as fit into memory.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    pub(crate) record: LaneRecord,
+    /// The first entries from the cursor on, without a gap.
+    pub(crate) window: VecDeque<(u64, Bytes)>,
+    window_bytes: usize,
+}
+
+impl Line {
+    /// Entries, and their bytes, that a line keeps in memory.
+    const MAX_ENTRIES: usize = 1_024;
+    const MAX_BYTES: usize = 1 << 20;
+
+    /// How many entries more it may keep.
+    pub(crate) fn room(&self) -> usize {
+        Self::MAX_ENTRIES.saturating_sub(self.window.len())
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.window.len() < Self::MAX_ENTRIES && self.window_bytes < Self::MAX_BYTES
+    }
+
+    /// An entry that joins the end of the line.
+    pub(crate) fn joined(&mut self, position: u64, entry: &Bytes) {
+        if self.window.len() as u64 == self.record.ready && self.has_room() {
+            self.remember(position, entry.clone());
+        }
+        self.record.ready += 1;
+    }
+
+    pub(crate) fn remember(&mut self, position: u64, entry: Bytes) {
+        self.window_bytes += entry.len();
+        self.window.push_back((position, entry));
+    }
+
+    /// Takes the first entry; it is leased from now on.
+    pub(crate) fn pop(&mut self) -> Option<(u64, Bytes)> {
+        let (position, entry) = self.window.pop_front()?;
+        self.window_bytes -= entry.len();
+        self.record.cursor = position + 1;
+        self.record.ready = self.record.ready.saturating_sub(1);
+        Some((position, entry))
+    }
+
+    /// An entry leaves the middle of the line.
+    pub(crate) fn left(&mut self, position: u64) {
+        self.record.ready = self.record.ready.saturating_sub(1);
+        if let Ok(at) = self.window.binary_search_by_key(&position, |(position, _)| *position)
+            && let Some((_, entry)) = self.window.remove(at)
+        {
+            self.window_bytes -= entry.len();
+        }
+    }
+}
+
+impl QueueState {
+    fn new(name: QueueName, options: QueueOptions) -> Self {
+        Self {
+            name,
+            options,
+            paused: None,
+            deleting: false,
+            counts: Counts::default(),
+            totals: Totals::default(),
+            from: ListCursors::default(),
+            lanes: BTreeMap::new(),
+            rate_at: Monotonic::default(),
+        }
+    }
+
+    /// How many entries may be claimed now.
+    pub(crate) fn allowance(&self, now: Monotonic) -> usize {
+        if self.paused.is_some() {
+            return 0;
+        }
+        let free = u64::from(self.options.max_in_flight).saturating_sub(self.counts.leased);
+        let free = usize::try_from(free).unwrap_or(usize::MAX);
+        self.options.rate.map_or(free, |rate| free.min(tokens(rate, self.rate_at, now)))
+    }
+
+    /// So many were claimed.
+    pub(crate) fn spend(&mut self, count: usize, now: Monotonic) {
+        if let Some(rate) = self.options.rate {
+            let since = Duration::try_from_secs_f64(count as f64 / rate.per_second).unwrap_or(Duration::MAX);
+            self.rate_at = self.rate_at.max(now).after(since);
+        }
+    }
+
+    /// When the rate allows the next claim, if it does not now.
+    pub(crate) fn throttled_until(&self, now: Monotonic) -> Option<Monotonic> {
+        let rate = self.options.rate.filter(|rate| tokens(*rate, self.rate_at, now) == 0)?;
+        let next = self.rate_at.since(Monotonic::from_start(allowed_ahead(rate)));
+        // One microsecond more: rounding must not wake it too early again and again.
+        Some(Monotonic::from_start(next).after(Duration::from_micros(1)))
+    }
+
+    pub(crate) const fn is_at_its_limit(&self) -> bool {
+        self.counts.leased >= self.options.max_in_flight as u64
+    }
+}
+
+/// How far a rate's time may run ahead before it stops: one event short of the burst.
+pub(crate) fn allowed_ahead(rate: Rate) -> Duration {
+    let ahead = f64::from(rate.burst.max(1) - 1) / rate.per_second;
+    Duration::try_from_secs_f64(ahead).unwrap_or(Duration::MAX)
+}
+
+/// How many events a rate allows now. Each moves `at`, the rate's own time, on by its share of a second; it may run
+/// ahead by the burst.
+pub(crate) fn tokens(rate: Rate, at: Monotonic, now: Monotonic) -> usize {
+    let ahead = at.since(now).as_secs_f64();
+    let left = f64::from(rate.burst.max(1)) - ahead * rate.per_second;
+    // Saturates; a millionth of an event is a rounding error.
+    (left + 1e-6).max(0.0) as usize
 }
 
 impl State {
     /// Reads the store, makes it this opening's own, and syncs that.
-    pub(crate) fn open(store: &dyn Store, clock: &dyn Clock) -> Result<Self, QueueError> {
+    pub(crate) fn open(store: &dyn Store, clock: &dyn Clock, settings: Settings) -> Result<Self, QueueError> {
         let view = store.current();
         let read = |meta: Meta| view.get(Family::Meta, &meta.encode());
+        let number = |meta: Meta| read(meta)?.map(|bytes| Ok(NumberRecord::decode(&bytes)?.0)).transpose();
         let identity = match read(Meta::Store)? {
             Some(bytes) => {
                 let old = StoreRecord::decode(&bytes)?;
@@ -65,25 +248,33 @@ impl State {
             }
             None => StoreRecord { salt: rand::random::<u32>() & SALT_MASK, incarnation: 1 },
         };
-        let next_number = read(Meta::Reserved)?.map_or(Ok(1), |bytes| NumberRecord::decode(&bytes).map(|n| n.0))?;
+        let number: &dyn Fn(Meta) -> Result<Option<u64>, QueueError> = &number;
+        let next_number = number(Meta::Reserved)?.unwrap_or(1);
+        let now = Now { wall: clock.now(), monotonic: clock.monotonic() };
         let mut state = Self {
             salt: identity.salt,
             incarnation: identity.incarnation,
             next_number,
             reserved: next_number.saturating_add(RESERVATION),
+            last_queue: number(Meta::LastQueue)?.and_then(|last| u32::try_from(last).ok()).unwrap_or(0),
+            settings,
             queues: BTreeMap::new(),
             by_name: HashMap::new(),
-            leases: HashMap::new(),
-            deadlines: BTreeSet::new(),
+            flight: Flight::default(),
             lost_in_flight: None,
-            due_cursor: read(Meta::DueCursor)?.map(|bytes| bytes.to_vec()).unwrap_or_default(),
+            due_cursor: read(Meta::DueCursor)?.map(|bytes| Key::from_slice(&bytes)).unwrap_or_default(),
             next_due: Some(Timestamp::EPOCH),
+            buckets: Buckets::read(view, identity.incarnation)?,
+            log: Log::read(view)?,
+            steady: (now.wall, now.monotonic),
             woken: BTreeSet::new(),
-            dirty_queues: BTreeSet::new(),
-            dirty_lanes: BTreeSet::new(),
+            effects: Effects::default(),
+            dirty_queues: Dirty::new(),
+            dirty_lanes: Dirty::new(),
         };
         state.read_queues(view)?;
-        state.read_leases(view, clock.monotonic())?;
+        state.read_claims(view, now)?;
+        state.read_leases(view, now)?;
         let mut tx = Tx::new(view);
         tx.put(Family::Meta, Meta::Store.encode(), identity.encode());
         tx.put(Family::Meta, Meta::Reserved.encode(), NumberRecord(state.reserved).encode());
@@ -93,54 +284,91 @@ impl State {
     }
 
     fn read_queues(&mut self, view: &dyn View) -> Result<(), QueueError> {
-        for_each(view, Family::Meta, &Meta::Queue(0).encode()[..1], |key, value| {
+        for_each(view, Family::Meta, &Meta::Queue(0).kind(), |key, value| {
             let Meta::Queue(id) = Meta::decode(key)? else { return Ok(()) };
             let record = QueueRecord::decode(value)?;
             let name = QueueName::new(&record.name).map_err(|error| QueueError::Corrupt(error.to_string()))?;
-            self.by_name.insert(name.clone(), id);
-            self.queues.insert(
-                id,
-                QueueState {
-                    name,
-                    options: record.options(),
-                    counts: record.counts,
-                    totals: record.totals(),
-                    done_from: record.done_from,
-                    lanes: BTreeMap::new(),
-                },
-            );
+            let options = match view.get(Family::Meta, &Meta::Options(id).encode())? {
+                Some(bytes) => decode_options(&bytes)?,
+                None => return Err(QueueError::Corrupt(format!("the options of queue `{name}` are missing"))),
+            };
+            if !record.deleting {
+                self.by_name.insert(name.clone(), id);
+            }
+            let queue = QueueState {
+                paused: record.paused.clone(),
+                deleting: record.deleting,
+                counts: record.counts,
+                totals: record.totals(),
+                from: record.from,
+                ..QueueState::new(name, options)
+            };
+            self.queues.insert(id, queue);
             Ok(())
         })?;
         let any_lane = LaneKey { queue: 0, priority: 0, lane: super::keys::Lane::Front };
-        for_each(view, Family::Meta, &Meta::Lane(any_lane).encode()[..1], |key, value| {
+        for_each(view, Family::Meta, &Meta::Lane(any_lane).kind(), |key, value| {
             let Meta::Lane(lane) = Meta::decode(key)? else { return Ok(()) };
             let record = LaneRecord::decode(value)?;
-            self.queue_mut(lane.queue)?.lanes.insert(lane, record);
+            if let Some(queue) = self.queues.get_mut(&lane.queue) {
+                queue.lanes.insert(lane, Line { record, ..Line::default() });
+            }
             Ok(())
         })
     }
 
-    /// Leases of an earlier process: all over, and to be settled as lost.
-    fn read_leases(&mut self, view: &dyn View, now: Monotonic) -> Result<(), QueueError> {
+    /// Claims of an earlier process: all over, and to be settled as lost.
+    fn read_claims(&mut self, view: &dyn View, now: Now) -> Result<(), QueueError> {
+        for_each(view, Family::Claim, &[], |key, value| {
+            let first = decode_number_key(key)?;
+            let record = ClaimRecord::decode(value)?;
+            let mut leases = Vec::new();
+            for key in record.keys()? {
+                leases.push(read_lease(view, key, record.claimed_at, now.monotonic)?);
+            }
+            // The incarnation of nobody: no token fits.
+            self.flight.add(first, 0, Holder::Process, leases);
+            Ok(())
+        })
+    }
+
+    /// Leases of workers outside: they go on.
+    fn read_leases(&mut self, view: &dyn View, now: Now) -> Result<(), QueueError> {
         for_each(view, Family::Lease, &[], |key, value| {
             let delivery = decode_number_key(key)?;
             let record = LeaseRecord::decode(value)?;
-            let queue = super::keys::ReadyKey::try_from(record.spot)?.line.queue;
-            self.leases.insert(delivery, Lease { record, queue, deadline: now });
+            let deadline = now.monotonic.after(record.deadline.since(now.wall));
+            let lease = read_lease(view, record.key()?, record.claimed_at, deadline)?;
+            self.flight.add(delivery, record.incarnation, Holder::Outside, vec![lease]);
             Ok(())
         })
+    }
+
+    /// The time by which rates of ordering keys go.
+    pub(crate) fn steady(&self, now: Now) -> Timestamp {
+        self.steady.0.after(now.monotonic.since(self.steady.1))
     }
 
     /// A number that was never issued before.
     pub(crate) fn next_number(&mut self) -> Result<u64, QueueError> {
-        if self.next_number >= self.reserved {
+        self.next_numbers(1)
+    }
+
+    /// The first of so many that were never issued before.
+    pub(crate) fn next_numbers(&mut self, count: u64) -> Result<u64, QueueError> {
+        if self.numbers_left() < count {
             return Err(QueueError::InvalidRequest(
                 "too many entries in one request: split it into smaller ones".to_owned(),
             ));
         }
         let number = self.next_number;
-        self.next_number += 1;
+        self.next_number += count;
         Ok(number)
+    }
+
+    /// Whether this number may have been issued.
+    pub(crate) const fn was_issued(&self, token: LeaseToken) -> bool {
+        token.incarnation <= self.incarnation && token.delivery < self.next_number
     }
 
     /// How many numbers may be issued before the next reservation.
@@ -173,89 +401,108 @@ impl State {
     }
 
     /// For changing it; its record is written with the commit.
-    pub(crate) fn lane_mut(&mut self, lane: LaneKey) -> Result<&mut LaneRecord, QueueError> {
+    pub(crate) fn line_mut(&mut self, lane: LaneKey) -> Result<&mut Line, QueueError> {
         self.dirty_lanes.insert(lane);
         Ok(self.queue_mut(lane.queue)?.lanes.entry(lane).or_default())
     }
 
-    pub(crate) fn configure(&mut self, name: QueueName, options: QueueOptions) -> Result<(), QueueError> {
-        if let Some(&id) = self.by_name.get(&name) {
-            self.queue_mut(id)?.options = options;
-            return Ok(());
-        }
-        let id = self.queues.keys().next_back().map_or(1, |last| last + 1);
-        self.by_name.insert(name.clone(), id);
-        self.queues.insert(
-            id,
-            QueueState {
-                name,
-                options,
-                counts: Counts::default(),
-                totals: Totals::default(),
-                done_from: 0,
-                lanes: BTreeMap::new(),
-            },
-        );
-        self.dirty_queues.insert(id);
+    pub(crate) fn configure(
+        &mut self,
+        tx: &mut Tx<'_>,
+        name: QueueName,
+        options: QueueOptions,
+    ) -> Result<(), QueueError> {
+        let id = match self.by_name.get(&name) {
+            Some(&id) => {
+                self.queue_mut(id)?.options = options.clone();
+                self.woken.insert(id);
+                id
+            }
+            None => {
+                let id = self.last_queue + 1;
+                self.last_queue = id;
+                tx.put(Family::Meta, Meta::LastQueue.encode(), NumberRecord(u64::from(id)).encode());
+                self.by_name.insert(name.clone(), id);
+                self.queues.insert(id, QueueState::new(name, options.clone()));
+                self.dirty_queues.insert(id);
+                id
+            }
+        };
+        tx.put(Family::Meta, Meta::Options(id).encode(), encode_options(&options));
         Ok(())
+    }
+
+    /// Nobody finds the queue by its name any more; its entries are yet to go.
+    pub(crate) fn doom(&mut self, id: QueueId) -> Result<(), QueueError> {
+        let queue = self.queue_mut(id)?;
+        queue.deleting = true;
+        let name = queue.name.clone();
+        // Who waits for it is told.
+        self.woken.insert(id);
+        self.by_name.remove(&name);
+        Ok(())
+    }
+
+    /// The last step of a queue's deletion.
+    pub(crate) fn forget_queue(&mut self, tx: &mut Tx<'_>, id: QueueId) {
+        let lanes = self.queues.remove(&id).map(|queue| queue.lanes).unwrap_or_default();
+        for lane in lanes.into_keys() {
+            self.dirty_lanes.remove(&lane);
+            tx.delete(Family::Meta, Meta::Lane(lane).encode());
+        }
+        self.dirty_queues.remove(&id);
+        // Whoever waits for its entries waits in vain.
+        self.woken.insert(id);
+        tx.delete(Family::Meta, Meta::Queue(id).encode());
+        tx.delete(Family::Meta, Meta::Options(id).encode());
     }
 
     pub(crate) fn entry_id(&self, key: EntryKey) -> Result<EntryId, QueueError> {
         key.id(self.salt).ok_or_else(|| QueueError::Corrupt("an entry's id is too long".to_owned()))
     }
 
-    /// The lease that `token` proves, if it is still held.
-    pub(crate) fn lease(&self, token: LeaseToken) -> Option<Lease> {
-        self.leases.get(&token.delivery).copied().filter(|_| token.incarnation == self.incarnation)
-    }
-
-    pub(crate) fn add_lease(&mut self, delivery: u64, lease: Lease) {
-        self.deadlines.insert((lease.deadline, delivery));
-        self.leases.insert(delivery, lease);
-    }
-
-    pub(crate) fn remove_lease(&mut self, delivery: u64) {
-        if let Some(lease) = self.leases.remove(&delivery) {
-            self.deadlines.remove(&(lease.deadline, delivery));
-        }
+    /// Takes a delivery out of flight.
+    pub(crate) fn remove_lease(&mut self, tx: &mut Tx<'_>, delivery: u64) -> Option<Lease> {
+        let lease = self.flight.remove(tx, delivery);
+        self.buckets.free(delivery);
         if self.lost_in_flight == Some(delivery) {
             self.lost_in_flight = None;
             self.woken.extend(self.queues.keys());
         }
+        lease
     }
 
     /// Adds the records of everything that changed to the commit. True: it must be synced before more numbers are
     /// issued.
-    pub(crate) fn finish(&mut self, tx: &mut Tx<'_>) -> Result<bool, QueueError> {
-        for id in std::mem::take(&mut self.dirty_queues) {
-            let queue = self.queue(id)?;
-            let record =
-                QueueRecord::new(queue.name.as_str(), &queue.options, queue.counts, queue.totals, queue.done_from);
+    pub(crate) fn finish(&mut self, tx: &mut Tx<'_>, now: Now) -> Result<bool, QueueError> {
+        super::settle::note_done(self, tx, now)?;
+        for id in self.dirty_queues.take() {
+            let Some(queue) = self.queues.get(&id) else { continue };
+            let mut record =
+                QueueRecord::new(queue.name.as_str(), queue.paused.clone(), queue.counts, queue.totals, queue.from);
+            record.deleting = queue.deleting;
             tx.put(Family::Meta, Meta::Queue(id).encode(), record.encode());
         }
-        for lane in std::mem::take(&mut self.dirty_lanes) {
-            if let Some(record) = self.queue(lane.queue)?.lanes.get(&lane) {
-                tx.put(Family::Meta, Meta::Lane(lane).encode(), record.encode());
+        for lane in self.dirty_lanes.take() {
+            if let Some(line) = self.queues.get(&lane.queue).and_then(|queue| queue.lanes.get(&lane)) {
+                tx.put(Family::Meta, Meta::Lane(lane).encode(), line.record.encode());
             }
         }
+        self.log.finish(tx);
         Ok(self.reserve(tx))
     }
 }
 
-/// Visits every key with `prefix`; stops at the first error.
-pub(crate) fn for_each(
+/// A lease as it is found in the store; `None`: it was settled.
+fn read_lease(
     view: &dyn View,
-    family: Family,
-    prefix: &[u8],
-    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), QueueError>,
-) -> Result<(), QueueError> {
-    let mut failed = None;
-    view.scan(family, prefix, &after_prefix(prefix), &mut |key, value| match visit(key, value) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            failed = Some(error);
-            ControlFlow::Break(())
-        }
-    })?;
-    failed.map_or(Ok(()), Err)
+    key: ReadyKey,
+    claimed_at: Timestamp,
+    deadline: Monotonic,
+) -> Result<Option<Lease>, QueueError> {
+    let Some(value) = view.get(Family::Ready, &key.encode())? else { return Ok(None) };
+    let record = EntryRecord::decode(value)?;
+    let past = if is_first_spot(key, &record) { None } else { Some(super::read::place(view, record.number)?.past) };
+    let attempt = past.as_ref().map_or(0, |past| past.attempts).saturating_add(1);
+    Ok(Some(Lease { key, record, past, attempt, claimed_at, deadline, conflicts: 0 }))
 }

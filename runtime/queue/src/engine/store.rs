@@ -1,11 +1,15 @@
 //! What the engine asks of a place to keep bytes: reads, one atomic commit, and a sync.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use gristmill_core::Timestamp;
 
-use super::keys::Family;
+use super::keys::{Family, Key};
 use crate::contract::QueueError;
 
 /// Called with each key and value of a scan.
@@ -19,13 +23,16 @@ pub(crate) trait View {
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), QueueError>;
 }
 
-/// A place to keep bytes. Only the writer commits; views and syncs may run beside it.
+/// A view that stays as it is for as long as it is held, on any thread.
+pub(crate) type Snapshot = Arc<dyn View + Send + Sync>;
+
+/// A place to keep bytes. Only the writer commits; views, snapshots and syncs may run beside it.
 pub(crate) trait Store: Send + Sync + 'static {
     /// What the writer reads: everything committed.
     fn current(&self) -> &dyn View;
 
-    /// Runs `read` on a snapshot.
-    fn snapshot(&self, read: &mut dyn FnMut(&dyn View)) -> Result<(), QueueError>;
+    /// Everything committed, as it is now.
+    fn snapshot(&self) -> Result<Snapshot, QueueError>;
 
     /// Applies all writes or none.
     fn commit(&self, writes: Writes) -> Result<(), QueueError>;
@@ -36,47 +43,108 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Returns once everything committed before the call is as durable as this store can make it: for what must not be
     /// forgotten whatever publishers were promised.
     fn persist(&self) -> Result<(), QueueError>;
+
+    /// What publishers may still use; `None`: the store has no bounds of its own. Cheap enough to ask at every commit.
+    fn space(&self) -> Option<Space>;
+
+    /// Records of the `Origin` family that expired before `now` may be dropped, whenever it suits the store.
+    fn expire_origins(&self, now: Timestamp);
+
+    /// Gives back the space of what was deleted. Slow; called from a thread of its own, from time to time.
+    fn reclaim(&self) -> Result<(), QueueError>;
+
+    /// Writes a copy of everything committed to a new directory. Slow; work goes on meanwhile.
+    fn backup(&self, directory: &Path) -> Result<(), QueueError>;
+}
+
+/// Room on the disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) available: u64,
+    /// Kept back for settling.
+    pub(crate) reserve: u64,
+}
+
+impl Space {
+    pub(crate) const fn is_low(self) -> bool {
+        self.available < self.reserve
+    }
 }
 
 /// What a commit does to one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
-    Put(Vec<u8>),
+    Put(Bytes),
     Delete,
 }
 
-/// What a commit does, by family and key.
-pub(crate) type Writes = BTreeMap<(Family, Vec<u8>), Write>;
+/// What a commit does.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    families: [Vec<(Key, Write)>; Family::COUNT],
+    ranges: Vec<(Family, Key, Key)>,
+}
+
+impl Writes {
+    /// What happens to one family's keys, in the order in which it happens: the last word on a key counts.
+    pub(crate) const fn family(&self, family: Family) -> &Vec<(Key, Write)> {
+        &self.families[family as usize]
+    }
+
+    /// Every write.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Family, &Key, &Write)> {
+        let each = |family: Family| self.family(family).iter().map(move |(key, write)| (family, key, write));
+        Family::ALL.into_iter().flat_map(each)
+    }
+
+    /// Ranges, from the first key up to the second, that are deleted before anything is written.
+    pub(crate) fn ranges(&self) -> &[(Family, Key, Key)] {
+        &self.ranges
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.families.iter().all(Vec::is_empty)
+    }
+}
 
 /// The store as the commit in the making will leave it.
+///
+/// Writes are gathered in the order in which they come. Families that are read again before the commit get an index of
+/// them, at the first read; those that are only written, which are the busy ones, do without.
 pub(crate) struct Tx<'a> {
     base: &'a dyn View,
     writes: Writes,
+    indexes: [RefCell<Option<Index>>; Family::COUNT],
 }
+
+/// The last write of each key.
+type Index = BTreeMap<Key, usize>;
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(base: &'a dyn View) -> Self {
-        Self { base, writes: Writes::new() }
+        Self { base, writes: Writes::default(), indexes: Default::default() }
     }
 
-    pub(crate) fn put(&mut self, family: Family, key: Vec<u8>, value: Vec<u8>) {
-        self.writes.insert((family, key), Write::Put(value));
+    pub(crate) fn put(&mut self, family: Family, key: Key, value: impl Into<Bytes>) {
+        self.write(family, key, Write::Put(value.into()));
     }
 
-    pub(crate) fn delete(&mut self, family: Family, key: Vec<u8>) {
-        use std::collections::btree_map::Entry;
-        match self.writes.entry((family, key)) {
-            // Put in this very commit: it never reaches the store, so nothing is to be deleted there.
-            Entry::Occupied(put) if family.is_single_delete() => {
-                put.remove();
-            }
-            Entry::Occupied(mut put) => {
-                put.insert(Write::Delete);
-            }
-            Entry::Vacant(none) => {
-                none.insert(Write::Delete);
-            }
+    pub(crate) fn delete(&mut self, family: Family, key: Key) {
+        self.write(family, key, Write::Delete);
+    }
+
+    fn write(&mut self, family: Family, key: Key, write: Write) {
+        let writes = &mut self.writes.families[family as usize];
+        if let Some(index) = self.indexes[family as usize].get_mut() {
+            index.insert(key.clone(), writes.len());
         }
+        writes.push((key, write));
+    }
+
+    /// Deletes a range of keys that this commit neither reads nor writes, of a family without single-deletes.
+    pub(crate) fn delete_range(&mut self, family: Family, from: Key, to: Key) {
+        debug_assert!(!family.is_single_delete(), "{family:?}");
+        self.writes.ranges.push((family, from, to));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -86,25 +154,50 @@ impl<'a> Tx<'a> {
     pub(crate) fn into_writes(self) -> Writes {
         self.writes
     }
+
+    /// Looks at this commit's own writes to a family; `None`: it has none.
+    fn own<T>(&self, family: Family, look: impl FnOnce(&Index, &[(Key, Write)]) -> T) -> Option<T> {
+        let writes = self.writes.family(family);
+        if writes.is_empty() {
+            return None;
+        }
+        let mut index = self.indexes[family as usize].borrow_mut();
+        let index = index.get_or_insert_with(|| (0..).zip(writes).map(|(at, (key, _))| (key.clone(), at)).collect());
+        Some(look(index, writes))
+    }
+
+    /// This commit's own writes to a range of keys, in their order.
+    fn own_range(&self, family: Family, from: &[u8], to: &[u8]) -> Vec<(Key, Write)> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let upper = if to.is_empty() { Unbounded } else { Excluded(to) };
+        let found = self.own(family, |index, writes| {
+            let range = index.range::<[u8], _>((Included(from), upper));
+            range.filter_map(|(_, at)| writes.get(*at).cloned()).collect()
+        });
+        found.unwrap_or_default()
+    }
 }
 
 impl View for Tx<'_> {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, QueueError> {
-        match self.writes.get(&(family, key.to_vec())) {
-            Some(Write::Put(value)) => Ok(Some(Bytes::copy_from_slice(value))),
+        let own = self
+            .own(family, |index, writes| index.get(key).and_then(|at| writes.get(*at)).map(|(_, write)| write.clone()));
+        match own.flatten() {
+            Some(Write::Put(value)) => Ok(Some(value)),
             Some(Write::Delete) => Ok(None),
             None => self.base.get(family, key),
         }
     }
 
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), QueueError> {
-        let in_range = |key: &[u8]| to.is_empty() || key < to;
-        let mut pending = self
-            .writes
-            .range((family, from.to_vec())..)
-            .take_while(|((f, key), _)| *f == family && in_range(key))
-            .map(|((_, key), write)| (key.as_slice(), write))
-            .peekable();
+        if !to.is_empty() && from >= to {
+            return Ok(());
+        }
+        let own = self.own_range(family, from, to);
+        if own.is_empty() {
+            return self.base.scan(family, from, to, visit);
+        }
+        let mut pending = own.iter().map(|(key, write)| (key.as_slice(), write)).peekable();
         let mut stopped = false;
         let emit = |key: &[u8], write: &Write, visit: &mut Visit<'_>| match write {
             Write::Put(value) => visit(key, value),
@@ -133,4 +226,22 @@ impl View for Tx<'_> {
         }
         Ok(())
     }
+}
+
+/// Visits every key with `prefix`; stops at the first error.
+pub(crate) fn for_each(
+    view: &dyn View,
+    family: Family,
+    prefix: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), QueueError>,
+) -> Result<(), QueueError> {
+    let mut failed = None;
+    view.scan(family, prefix, &super::keys::after_prefix(prefix), &mut |key, value| match visit(key, value) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
 }

@@ -1,23 +1,29 @@
-//! What happens because time passes: leases expire, entries become due, done ones are reaped. And what a crash leaves
-//! behind: lost leases. Each sweep is bounded; what remains is done in the next commit.
+//! What happens because time passes: leases expire, entries and timers become due, ended entries and log segments are
+//! reaped. And what an earlier process leaves behind. Each sweep is bounded; what remains is done in the next commit.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use gristmill_core::Outcome;
+use gristmill_core::{Outcome, State as EntryState};
 
 use super::Now;
-use super::claim::place;
-use super::keys::{DueKey, EndKey, Family, Lane, LaneKey, Meta, QueueId, ReadyKey, number_key};
-use super::publish::make_ready;
-use super::records::{DoneOrderRecord, EntryRecord, PlaceAt, PlaceRecord, Record};
+use super::body;
+use super::due::DueValue;
+use super::ids::EntryKey;
+use super::keys::{DueKey, EndKey, Family, Lane, Meta, QueueId, after_prefix};
+use super::log;
+use super::moves::{self, BodyOf};
+use super::ordering;
+use super::page::{self, Wanted};
+use super::read::{self, Found};
+use super::records::{DoneOrderRecord, Record, TimerRecord};
 use super::settle::conclude;
-use super::state::{Lease, State};
+use super::state::State;
 use super::store::{Tx, View};
-use crate::contract::QueueError;
+use crate::contract::{Holder, QueueError, Retention};
 
 /// The most entries that one sweep moves in one commit.
-const SWEEP: usize = 1_000;
+pub(crate) const SWEEP: usize = 1_000;
 
 /// Whether a sweep left something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,58 +35,50 @@ pub(crate) enum Progress {
 }
 
 impl Progress {
-    fn of(count: usize) -> Self {
+    const fn of(count: usize) -> Self {
         if count >= SWEEP { Self::More } else { Self::Finished }
+    }
+
+    /// More, if either has more.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        if self == Self::More { self } else { other }
     }
 }
 
-/// Settles leases that an earlier process held.
-pub(crate) fn lost(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progress, QueueError> {
-    let mut deliveries: Vec<_> = state.leases.keys().copied().collect();
-    deliveries.sort_unstable();
-    deliveries.truncate(SWEEP);
-    let count = deliveries.len();
-    for delivery in deliveries {
-        if let Some(lease) = state.leases.get(&delivery).copied() {
-            end(state, tx, delivery, lease, &Outcome::Lost, now)?;
-        }
+/// Settles what earlier openings of the store had in their own hands.
+pub(crate) fn lost(state: &mut State, tx: &mut Tx<'_>, outcome: &Outcome, now: Now) -> Result<Progress, QueueError> {
+    let incarnation = state.incarnation;
+    let is_old = |holder, issued| holder == Holder::Process && issued != incarnation;
+    let deliveries = state.flight.select(SWEEP, |claim, _| is_old(claim.holder, claim.incarnation));
+    for delivery in &deliveries {
+        end(state, tx, *delivery, outcome, now)?;
     }
-    Ok(Progress::of(count))
+    Ok(Progress::of(deliveries.len()))
 }
 
 /// Settles leases whose time is over.
 pub(crate) fn expire(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progress, QueueError> {
-    let over: Vec<_> =
-        state.deadlines.iter().take_while(|(deadline, _)| *deadline <= now.monotonic).take(SWEEP).copied().collect();
-    for (_, delivery) in &over {
-        if let Some(lease) = state.leases.get(delivery).copied() {
-            end(state, tx, *delivery, lease, &Outcome::Expired, now)?;
-        }
+    let over = state.flight.expired(now.monotonic, SWEEP);
+    for delivery in &over {
+        end(state, tx, *delivery, &Outcome::Expired, now)?;
     }
     Ok(Progress::of(over.len()))
 }
 
 /// Ends a lease by itself. One whose entry cannot be read is given up: it must not hold up the others.
-fn end(
-    state: &mut State,
-    tx: &mut Tx<'_>,
-    delivery: u64,
-    lease: Lease,
-    outcome: &Outcome,
-    now: Now,
-) -> Result<(), QueueError> {
-    match conclude(state, tx, delivery, lease, (outcome, None), now) {
+fn end(state: &mut State, tx: &mut Tx<'_>, delivery: u64, outcome: &Outcome, now: Now) -> Result<(), QueueError> {
+    match conclude(state, tx, delivery, (outcome, None), now) {
         Ok(_) => Ok(()),
         Err(QueueError::Corrupt(problem)) => {
             tracing::error!(delivery, problem, "a leased entry cannot be read; it is left where it is");
-            state.remove_lease(delivery);
             Ok(())
         }
         Err(error) => Err(error),
     }
 }
 
-/// Makes scheduled entries ready whose time has come.
+/// Makes scheduled entries ready whose time has come, and does what timers ask for.
 pub(crate) fn due(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progress, QueueError> {
     if state.next_due.is_none_or(|next| next > now.wall) {
         return Ok(Progress::Finished);
@@ -103,72 +101,189 @@ pub(crate) fn due(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progre
         return Err(error.into());
     }
     state.next_due = next_due;
-    for (key, value) in &found {
-        let record = EntryRecord::decode(value.clone())?;
-        let line = LaneKey { queue: key.queue, priority: record.priority, lane: Lane::Normal };
-        let ready = ReadyKey { line, position: state.next_number()? };
-        let old = place(tx, record.number)?;
-        tx.put(
-            Family::Place,
-            number_key(record.number),
-            PlaceRecord { at: PlaceAt::Ready(ready.into()), ..old }.encode(),
-        );
-        tx.delete(Family::Due, key.encode());
-        let queue = state.queue_mut(key.queue)?;
-        queue.counts.scheduled = queue.counts.scheduled.saturating_sub(1);
-        make_ready(state, tx, ready, record, now)?;
-    }
     if let Some((last, _)) = found.last() {
+        // Before anything is scheduled anew, which may set it back.
         state.due_cursor = last.encode();
-        tx.put(Family::Meta, Meta::DueCursor.encode(), state.due_cursor.clone());
+        tx.put(Family::Meta, Meta::DueCursor.encode(), Bytes::copy_from_slice(&state.due_cursor));
+    }
+    for (key, value) in &found {
+        match fire(state, tx, *key, value, now) {
+            Ok(()) => {}
+            Err(QueueError::Corrupt(problem)) => {
+                tracing::error!(?key, problem, "what is due cannot be read; it is left where it is");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(Progress::of(found.len()))
 }
 
-/// Reaps done entries that are too many or too old.
-pub(crate) fn retention(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progress, QueueError> {
-    let queues: Vec<_> = state.queues.iter().filter(|(_, q)| q.counts.done > 0).map(|(id, _)| *id).collect();
-    let mut budget = SWEEP;
-    for id in queues {
-        budget -= reap(state, tx, id, budget, now)?;
+fn fire(state: &mut State, tx: &mut Tx<'_>, key: DueKey, value: &Bytes, now: Now) -> Result<(), QueueError> {
+    if tx.get(Family::Due, &key.encode())?.is_none() {
+        // A timer before it in the same sweep has ended the entry.
+        return Ok(());
     }
-    Ok(if budget == 0 { Progress::More } else { Progress::Finished })
+    match DueValue::decode(value)? {
+        DueValue::Entry(record) => {
+            let past = read::place(tx, record.number)?.past;
+            let at = read::Whereabouts::Due(key);
+            let found = Found { at, queue: key.queue, record, past, placed: true, result: None };
+            let hand = moves::take(state, tx, found, now)?;
+            let held = hand.record.key().filter(|_| hand.past.holds_key);
+            match held.map(|name| ordering::again(state, tx, key.queue, name, now)).transpose()? {
+                None => moves::admit(state, tx, hand, now),
+                Some(None) => moves::put_ready(state, tx, hand, Lane::Normal, now),
+                Some(Some(later)) => moves::put_due(state, tx, hand, later),
+            }
+        }
+        DueValue::Timer(timer) => {
+            tx.delete(Family::Due, key.encode());
+            match timer {
+                // Its queue may have been deleted since.
+                _ if !state.queues.contains_key(&key.queue) => Ok(()),
+                TimerRecord::TimeToLive(entry) => end_of_life(state, tx, entry, now),
+                TimerRecord::Key(name) => ordering::timer(state, tx, key.queue, &name, key.time, now),
+            }
+        }
+    }
 }
 
-fn reap(state: &mut State, tx: &mut Tx<'_>, id: QueueId, budget: usize, now: Now) -> Result<usize, QueueError> {
+/// An entry that nobody has ever claimed is dead.
+fn end_of_life(state: &mut State, tx: &mut Tx<'_>, entry: EntryKey, now: Now) -> Result<(), QueueError> {
+    let Some(found) = read::find(tx, state, entry)? else { return Ok(()) };
+    let waits = matches!(found.at.state(), EntryState::Scheduled | EntryState::Waiting | EntryState::Ready);
+    if !waits || !found.past.is_empty() {
+        return Ok(());
+    }
+    let lived = now.wall.since(found.record.enqueued_at);
+    let mut hand = moves::take(state, tx, found, now)?;
+    let reason = format!("nobody claimed it within its time to live; it was {lived:?} old");
+    moves::note(&mut hand.past, &Outcome::TimeToLive { reason }, now);
+    moves::put_dead(state, tx, hand, now)
+}
+
+/// Whether retention has anything to look at.
+pub(crate) fn has_ended(state: &State) -> bool {
+    !state.log.is_empty()
+        || state.queues.values().any(|queue| {
+            let (counts, options) = (&queue.counts, &queue.options);
+            let limited = |count: u64, retention: Retention| count > 0 && retention != Retention::default();
+            limited(counts.done, options.done)
+                || limited(counts.dead, options.dead)
+                || limited(counts.cancelled, options.cancelled)
+        })
+}
+
+/// Reaps ended entries that are too many or too old, and log segments.
+pub(crate) fn retention(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progress, QueueError> {
+    let queues: Vec<_> = state.queues.iter().filter(|(_, queue)| !queue.deleting).map(|(id, _)| *id).collect();
+    let mut budget = SWEEP;
+    for id in queues {
+        budget -= reap_done(state, tx, id, budget, now)?;
+        for kind in [EntryState::Dead, EntryState::Cancelled] {
+            budget -= reap_list(state, tx, id, (kind, budget), now)?;
+        }
+    }
+    let log = log::drop_old(state, tx, now)?;
+    Ok(log.and(if budget == 0 { Progress::More } else { Progress::Finished }))
+}
+
+fn excess(count: u64, retention: Retention) -> usize {
+    let max = retention.count.unwrap_or(u64::MAX);
+    usize::try_from(count.saturating_sub(max)).unwrap_or(usize::MAX)
+}
+
+fn reap_done(state: &mut State, tx: &mut Tx<'_>, id: QueueId, budget: usize, now: Now) -> Result<usize, QueueError> {
     let queue = state.queue(id)?;
-    let options = queue.options;
-    let excess = usize::try_from(queue.counts.done.saturating_sub(options.done_max)).unwrap_or(usize::MAX);
-    let from = EndKey { queue: id, number: queue.done_from }.encode();
-    let to = super::keys::after_prefix(&id.to_be_bytes());
-    let mut old = Vec::new();
+    let retention = queue.options.done;
+    if queue.counts.done == 0 || budget == 0 || retention == Retention::default() {
+        return Ok(0);
+    }
+    let excess = excess(queue.counts.done, retention);
+    let from = EndKey { queue: id, position: queue.from.done }.encode();
+    let mut orders: Vec<(EndKey, DoneOrderRecord)> = Vec::new();
+    let mut old = 0;
     let mut failed = None;
-    tx.scan(Family::DoneOrder, &from, &to, &mut |key, value| match DoneOrderRecord::decode(value) {
-        Err(error) => {
-            failed = Some(error);
-            ControlFlow::Break(())
-        }
-        Ok(done) => {
-            let is_old = old.len() < excess || now.wall.since(done.at) >= options.done_retention;
-            if old.len() >= budget || !is_old {
-                return ControlFlow::Break(());
+    tx.scan(Family::DoneOrder, &from, &after_prefix(&id.to_be_bytes()), &mut |key, value| {
+        match EndKey::decode(key).map_err(QueueError::from).and_then(|key| Ok((key, DoneOrderRecord::decode(value)?))) {
+            Err(error) => failed = Some(error),
+            Ok((key, order)) => {
+                let is_old = retention.age.is_some_and(|age| now.wall.since(order.at) >= age);
+                if old < budget && (is_old || old < excess) {
+                    old += order.numbers.len();
+                    orders.push((key, order));
+                    return ControlFlow::Continue(());
+                }
             }
-            old.push((key.to_vec(), done.number));
-            ControlFlow::Continue(())
         }
+        ControlFlow::Break(())
     })?;
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(error);
     }
-    let Some((last, _)) = old.last() else { return Ok(0) };
-    let done_from = EndKey::decode(last)?.number + 1;
-    let count = old.len();
-    for (order, number) in old {
-        tx.delete(Family::DoneOrder, order);
-        tx.delete(Family::Done, EndKey { queue: id, number }.encode());
+    let mut reaped = 0;
+    for (key, mut order) in orders {
+        let is_old = retention.age.is_some_and(|age| now.wall.since(order.at) >= age);
+        let wanted = if is_old { budget - reaped } else { excess.min(budget).saturating_sub(reaped) };
+        let count = wanted.min(order.numbers.len());
+        for number in order.numbers.drain(..count) {
+            forget_done(state, tx, id, number)?;
+        }
+        reaped += count;
+        if order.numbers.is_empty() {
+            tx.delete(Family::DoneOrder, key.encode());
+            state.queue_mut(id)?.from.done = key.position + 1;
+        } else {
+            tx.put(Family::DoneOrder, key.encode(), order.encode());
+        }
     }
-    let queue = state.queue_mut(id)?;
-    queue.counts.done = queue.counts.done.saturating_sub(count as u64);
-    queue.done_from = done_from;
-    Ok(count)
+    Ok(reaped)
+}
+
+fn forget_done(state: &mut State, tx: &mut Tx<'_>, queue: QueueId, number: u64) -> Result<(), QueueError> {
+    let key = EndKey { queue, position: number }.encode();
+    // Somebody may have purged it.
+    let Some(value) = tx.get(Family::Done, &key)? else { return Ok(()) };
+    let found = read::ended(read::Whereabouts::Done(EndKey { queue, position: number }), &value)?;
+    body::release(state, tx, &found.record.event)?;
+    tx.delete(Family::Done, key);
+    let counts = &mut state.queue_mut(queue)?.counts;
+    counts.done = counts.done.saturating_sub(1);
+    Ok(())
+}
+
+fn reap_list(
+    state: &mut State,
+    tx: &mut Tx<'_>,
+    id: QueueId,
+    (kind, budget): (EntryState, usize),
+    now: Now,
+) -> Result<usize, QueueError> {
+    let queue = state.queue(id)?;
+    let (count, retention) = match kind {
+        EntryState::Dead => (queue.counts.dead, queue.options.dead),
+        _ => (queue.counts.cancelled, queue.options.cancelled),
+    };
+    if count == 0 || budget == 0 || retention == Retention::default() {
+        return Ok(0);
+    }
+    let excess = excess(count, retention);
+    let wanted = Wanted { queue: id, state: kind, limit: budget, after: None, from: queue.from };
+    let part = page::page(tx, state, &wanted)?;
+    let is_old = |found: &Found| retention.age.is_some_and(|age| now.wall.since(found.record.at) >= age);
+    let old: Vec<_> =
+        part.found.into_iter().enumerate().take_while(|(i, found)| *i < excess || is_old(found)).collect();
+    let reaped = old.len();
+    for (_, found) in old {
+        let at = found.at;
+        let hand = moves::take(state, tx, found, now)?;
+        moves::forget(state, tx, &hand, BodyOf::Entry, now)?;
+        let from = &mut state.queue_mut(id)?.from;
+        match at {
+            read::Whereabouts::Dead(key) => from.dead = key.position + 1,
+            read::Whereabouts::Cancelled(key) => from.cancelled = key.position + 1,
+            _ => {}
+        }
+    }
+    Ok(reaped)
 }

@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::store::Store;
+use super::supervisor;
 use crate::contract::QueueError;
 
 /// Commits that nobody waits for are synced after this long.
@@ -16,6 +17,7 @@ pub(crate) type Release = Box<dyn FnOnce(Result<(), QueueError>) + Send>;
 /// Hands work to the syncer's thread.
 pub(crate) struct Syncer {
     shared: Arc<Shared>,
+    counted: Arc<supervisor::Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -30,6 +32,8 @@ struct Pending {
     waiting: Vec<Release>,
     /// There are commits that no sync covers.
     dirty: bool,
+    /// Somebody is at it.
+    syncing: bool,
     closed: bool,
     failed: Option<QueueError>,
 }
@@ -38,19 +42,30 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// A sync has ended.
+    fn finished(&self, result: &Result<(), QueueError>) {
+        let mut pending = self.lock();
+        pending.syncing = false;
+        if let Err(error) = result {
+            tracing::error!(%error, "a sync of the store failed; it is opened anew");
+            pending.failed.get_or_insert_with(|| error.clone());
+        }
+        self.changed.notify_one();
+    }
 }
 
 impl Syncer {
-    pub(crate) fn start(store: Arc<dyn Store>) -> Result<Self, QueueError> {
+    pub(crate) fn start(store: Arc<dyn Store>, counted: Arc<supervisor::Shared>) -> Result<Self, QueueError> {
         let shared = Arc::new(Shared::default());
         let thread = std::thread::Builder::new()
             .name("queue-syncer".to_owned())
             .spawn({
-                let shared = shared.clone();
-                move || run(&shared, &*store)
+                let (shared, counted) = (shared.clone(), counted.clone());
+                move || run(&shared, &*store, &counted)
             })
             .map_err(|error| QueueError::Unavailable(format!("cannot start a thread: {error}")))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, counted, thread: Some(thread) })
     }
 
     /// A commit has happened; these wait until it is durable.
@@ -61,6 +76,26 @@ impl Syncer {
         pending.waiting.extend(waiting);
         if wake {
             self.shared.changed.notify_one();
+        }
+    }
+
+    /// Syncs on the calling thread what it has just committed, if the syncer is not at it anyway; otherwise as
+    /// [`committed`](Self::committed).
+    pub(crate) fn sync_now(&self, store: &dyn Store, waiting: Vec<Release>) {
+        {
+            let mut pending = self.shared.lock();
+            if pending.syncing || pending.failed.is_some() || !pending.waiting.is_empty() {
+                drop(pending);
+                return self.committed(waiting);
+            }
+            pending.syncing = true;
+            pending.dirty = false;
+        }
+        let result = store.sync();
+        self.shared.finished(&result);
+        supervisor::count(&self.counted.counted.syncs);
+        for release in waiting {
+            release(result.clone());
         }
     }
 
@@ -103,29 +138,35 @@ impl Drop for Syncer {
     }
 }
 
-fn run(shared: &Shared, store: &dyn Store) {
+fn run(shared: &Shared, store: &dyn Store, counted: &supervisor::Shared) {
     loop {
         let mut pending = shared.lock();
-        while !pending.dirty && !pending.closed {
+        while pending.syncing || !pending.dirty && !pending.closed {
             pending = shared.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
         if pending.waiting.is_empty() && !pending.closed {
             let lazy = shared.changed.wait_timeout_while(pending, LAZY, |p| p.waiting.is_empty() && !p.closed);
             pending = lazy.unwrap_or_else(PoisonError::into_inner).0;
+            if pending.syncing {
+                continue;
+            }
         }
         if !pending.dirty {
-            return;
+            if pending.closed {
+                return;
+            }
+            // The writer has synced it meanwhile.
+            continue;
         }
         let waiting = std::mem::take(&mut pending.waiting);
         pending.dirty = false;
+        pending.syncing = true;
         let failed = pending.failed.clone();
         drop(pending);
         // After a failed sync the kernel may have dropped the pages: a later success would prove nothing.
         let result = failed.map_or_else(|| store.sync(), Err);
-        if let Err(error) = &result {
-            tracing::error!(%error, "a sync of the store failed; nothing more is accepted");
-            shared.lock().failed = Some(error.clone());
-        }
+        supervisor::count(&counted.counted.syncs);
+        shared.finished(&result);
         for release in waiting {
             release(result.clone());
         }

@@ -1,202 +1,183 @@
 //! The writer: one thread that owns all state and every write. It drains what has arrived, applies each command,
-//! commits once, and answers.
+//! commits once, and answers. When the store fails it answers everybody so, and ends; a supervisor opens it again.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-use gristmill_core::{Clock, EntryId, Monotonic, Outcome, QueueName};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use gristmill_core::{Clock, EntryId, Monotonic, Outcome};
 
-use super::claim::{self, Claimed};
-use super::keys::QueueId;
-use super::publish::{self, Prepared};
+use super::batch::Batch;
+use super::claim::{self, Claimed, FilterCursors};
+use super::command::{Answer, ClaimCommand, Command, Envelope, WaitReply, refuse};
+use super::ids::EntryKey;
+use super::janitor::Janitor;
+use super::kv::Checked;
+use super::operate::Operations;
+use super::publish::{self, Admission};
+use super::read;
 use super::settle::{self, PreparedSettle};
 use super::state::State;
 use super::store::{Store, Tx};
+use super::supervisor::{Opening, Shared, count};
 use super::sweep::{self, Progress};
 use super::syncer::{Release, Syncer};
-use super::{MAX_CLAIM, Now, redrive};
-use crate::contract::{
-    Confirm, EntryRef, Extend, ExtendReply, LeaseToken, PublishError, QueueError, QueueOptions, RedriveReply,
-    SettleReply,
-};
+use super::waiters::{Waiter, Waiters, Watcher, Watchers};
+use super::{DeadHook, Now};
+use crate::contract::{Confirm, DeadLetter, Extend, ExtendReply, LeaseToken, QueueError, SettleReply, Transacted};
 
 /// The most commands that one commit covers.
 const MAX_COMMANDS: usize = 1_024;
 /// A commit ends before it uses more than this share of the reserved numbers.
-const MIN_NUMBERS: u64 = 1 << 18;
+const MIN_NUMBERS: u64 = 1 << 19;
 /// How often retention looks for old entries.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
-
+/// The writer syncs by itself when no worker has used it for so long.
+const ALONE_AFTER: Duration = Duration::from_millis(20);
+/// How long the writer looks for the next command before it sleeps: waking it takes longer.
+const LOOK_OUT: Duration = Duration::from_micros(50);
 /// How long claims may wait before somebody asks whether a sync has failed.
 const FAILURE_CHECK: Duration = Duration::from_secs(1);
 
-/// Where an answer goes.
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, QueueError>>;
-
-/// What can be asked of the writer.
-pub(crate) enum Command {
-    Configure(QueueName, QueueOptions, Answer<()>),
-    Publish(Vec<Result<Prepared, PublishError>>, Answer<Vec<Result<Vec<EntryRef>, PublishError>>>),
-    Claim(ClaimCommand, Answer<Vec<Claimed>>),
-    Settle(Vec<PreparedSettle>, Confirm, Answer<Vec<SettleReply>>),
-    Extend(Vec<Extend>, Answer<Vec<ExtendReply>>),
-    Redrive(Vec<EntryId>, Answer<Vec<RedriveReply>>),
-    /// Leases that were granted to somebody who is gone.
-    GiveBack(Vec<LeaseToken>),
-    /// Looks at the clocks. For tests that move them.
-    Tick(Answer<()>),
-    Close(Answer<()>),
+/// Why the writer ended.
+pub(crate) enum Exit {
+    /// Somebody closed the engine, or nobody has it any more.
+    Closed,
+    /// The store failed.
+    Failed(QueueError),
 }
-
-/// A claim, as the writer wants it.
-pub(crate) struct ClaimCommand {
-    pub(crate) queue: QueueName,
-    pub(crate) max: usize,
-    pub(crate) wait: Duration,
-}
-
-/// A command and its place in the bounded channel.
-pub(crate) struct Envelope {
-    pub(crate) command: Command,
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
-}
-
-/// A claim that found nothing and waits.
-struct Waiter {
-    max: usize,
-    deadline: Monotonic,
-    answer: Answer<Vec<Claimed>>,
-}
-
-/// An answer that is sent once the commit has happened. Returns leases that nobody received.
-type Committed = Box<dyn FnOnce(Result<(), QueueError>) -> Vec<LeaseToken> + Send>;
 
 pub(crate) struct Writer {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) state: State,
-    pub(crate) syncer: Syncer,
-    commands: Receiver<Envelope>,
-    /// By queue, the longest-waiting first.
-    waiters: BTreeMap<QueueId, Vec<Waiter>>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    state: State,
+    syncer: Syncer,
+    janitor: Janitor,
+    shared: Arc<Shared>,
+    on_dead: Option<DeadHook>,
+    filters: FilterCursors,
+    waiters: Waiters,
+    watchers: Watchers,
+    operations: Operations,
     /// Leases whose claimant was gone when they were granted.
     orphans: Vec<LeaseToken>,
     next_retention: Monotonic,
+    /// When a worker claimed or settled last.
+    last_work: Option<Instant>,
     more: Progress,
-    poisoned: Option<QueueError>,
-    /// The same, for those who read outside the writer.
-    failure: Arc<OnceLock<QueueError>>,
     closing: Option<Answer<()>>,
 }
 
-/// What a commit in the making has gathered.
-struct Batch<'a> {
-    tx: Tx<'a>,
-    now: Now,
-    on_commit: Vec<Committed>,
-    on_sync: Vec<Release>,
-}
-
-impl Batch<'_> {
-    fn answer_on_commit<T: Send + 'static>(&mut self, to: Answer<T>, result: Result<T, QueueError>) {
-        self.on_commit.push(Box::new(move |committed| {
-            // Nobody listens any more: nothing is lost by not answering.
-            let _ = to.send(committed.and(result));
-            Vec::new()
-        }));
-    }
-
-    fn answer_on_sync<T: Send + 'static>(&mut self, to: Answer<T>, result: Result<T, QueueError>) {
-        self.on_sync.push(Box::new(move |synced| {
-            let _ = to.send(synced.and(result));
-        }));
-    }
-
-    fn grant(&mut self, to: Answer<Vec<Claimed>>, claimed: Vec<Claimed>) {
-        self.on_commit.push(Box::new(move |committed| match to.send(committed.map(|()| claimed)) {
-            Ok(()) | Err(Err(_)) => Vec::new(),
-            Err(Ok(unheard)) => unheard.into_iter().map(|claimed| claimed.lease).collect(),
-        }));
-    }
-}
-
 impl Writer {
-    pub(crate) fn new(
+    /// Settles what earlier openings of the store had in their hands, with `outcome`, and is ready to run.
+    pub(crate) fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         state: State,
-        syncer: Syncer,
-        (commands, failure): (Receiver<Envelope>, Arc<OnceLock<QueueError>>),
-    ) -> Self {
-        Self {
+        (on_dead, shared): (Option<DeadHook>, Arc<Shared>),
+        outcome: &Outcome,
+    ) -> Result<Self, QueueError> {
+        let operations = Operations::left_over(&state);
+        let more = if operations.is_empty() { Progress::Finished } else { Progress::More };
+        let mut writer = Self {
+            syncer: Syncer::start(store.clone(), shared.clone())?,
+            janitor: Janitor::start(store.clone())?,
             store,
             clock,
             state,
-            syncer,
-            commands,
-            waiters: BTreeMap::new(),
+            shared,
+            on_dead,
+            filters: FilterCursors::default(),
+            waiters: Waiters::default(),
+            watchers: Watchers::default(),
+            operations,
             orphans: Vec::new(),
             next_retention: Monotonic::default(),
-            more: Progress::Finished,
-            poisoned: None,
-            failure,
+            last_work: None,
+            more,
             closing: None,
-        }
+        };
+        writer.recover(outcome)?;
+        Ok(writer)
     }
 
-    fn now(&self) -> Now {
-        Now { wall: self.clock.now(), monotonic: self.clock.monotonic() }
-    }
-
-    /// Settles what an earlier process had in its hands.
-    pub(crate) fn recover(&mut self) -> Result<(), QueueError> {
+    fn recover(&mut self, outcome: &Outcome) -> Result<(), QueueError> {
         loop {
             let store = self.store.clone();
             let mut tx = Tx::new(store.current());
             let now = self.now();
-            let progress = sweep::lost(&mut self.state, &mut tx, now)?;
-            self.state.finish(&mut tx)?;
+            let progress = sweep::lost(&mut self.state, &mut tx, outcome, now)?;
+            self.state.finish(&mut tx, now)?;
             store.commit(tx.into_writes())?;
             store.persist()?;
+            self.announce_deaths();
             if progress == Progress::Finished {
                 return Ok(());
             }
         }
     }
 
-    /// Until the last handle is gone or somebody closes the engine.
-    pub(crate) fn run(mut self) {
-        while self.closing.is_none() {
-            let Some(first) = self.next_command() else { break };
-            self.turn(first);
+    /// Whether nobody is likely to want the writer while it syncs: it has done nothing for workers lately. Then it need
+    /// not hand the sync to another thread, which takes as long as half a sync.
+    fn is_alone(&self) -> bool {
+        self.last_work.is_none_or(|last| last.elapsed() > ALONE_AFTER)
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: self.clock.now(), monotonic: self.clock.monotonic() }
+    }
+
+    /// Until the last handle is gone, somebody closes the engine, or the store fails.
+    pub(crate) fn run(mut self, commands: &Receiver<Envelope>) -> Exit {
+        let mut failed = None;
+        while self.closing.is_none() && failed.is_none() {
+            let Some(first) = self.next_command(commands) else { break };
+            failed = self.turn(first, commands).err();
         }
-        for waiter in std::mem::take(&mut self.waiters).into_values().flatten() {
-            let _ = waiter.answer.send(Err(QueueError::Closed));
-        }
-        let Self { store, syncer, closing, poisoned, commands, .. } = self;
+        let error = failed.clone().unwrap_or(QueueError::Closed);
+        self.waiters.refuse(&error);
+        self.watchers.refuse(&error);
+        self.operations.refuse(&error);
+        let Self { store, syncer, janitor, shared, closing, .. } = self;
         let synced = syncer.finish();
+        drop(janitor);
+        shared.set(match &failed {
+            Some(error) => Opening::Failed(error.clone()),
+            None => Opening::Closed,
+        });
         // Closed before it is answered: whoever waits for the answer may open the store again.
-        drop((store, commands));
-        if let Some(answer) = closing {
-            let _ = answer.send(poisoned.map_or(synced, Err));
+        drop(store);
+        match (failed, closing) {
+            (Some(error), None) => Exit::Failed(error),
+            (failed, closing) => {
+                if let Some(answer) = closing {
+                    let _ = answer.send(failed.map_or(synced, Err));
+                }
+                Exit::Closed
+            }
         }
     }
 
     /// Waits for a command or for something to become due. `None`: nobody can send any more.
-    fn next_command(&self) -> Option<Vec<Envelope>> {
+    fn next_command(&self, commands: &Receiver<Envelope>) -> Option<Option<Envelope>> {
         if !self.orphans.is_empty() || self.more == Progress::More {
-            return Some(self.commands.try_recv().into_iter().collect());
+            return Some(commands.try_recv().ok());
+        }
+        let since = Instant::now();
+        while since.elapsed() < LOOK_OUT {
+            match commands.try_recv() {
+                Ok(envelope) => return Some(Some(envelope)),
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+                Err(TryRecvError::Disconnected) => return None,
+            }
         }
         let received = match self.idle_for() {
-            Some(wait) => self.commands.recv_timeout(wait),
-            None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(wait) => commands.recv_timeout(wait),
+            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
-            Ok(envelope) => Some(vec![envelope]),
-            Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
+            Ok(envelope) => Some(Some(envelope)),
+            Err(RecvTimeoutError::Timeout) => Some(None),
             Err(RecvTimeoutError::Disconnected) => None,
         }
     }
@@ -204,114 +185,151 @@ impl Writer {
     /// How long nothing will happen by itself.
     fn idle_for(&self) -> Option<Duration> {
         let now = self.now();
-        let lease = self.state.deadlines.first().map(|(deadline, _)| deadline.since(now.monotonic));
-        let waiter = self.waiters.values().flatten().map(|waiter| waiter.deadline.since(now.monotonic)).min();
-        // Also to notice a failed sync while nothing else happens.
-        let waiter = waiter.map(|wait| wait.min(FAILURE_CHECK));
+        let lease = self.state.flight.next_deadline();
+        let (waiter, watcher) = (self.waiters.next_deadline(), self.watchers.next_deadline());
+        let throttled = self.waiters.queues().filter_map(|queue| self.state.queues.get(&queue));
+        let throttled = throttled.filter_map(|queue| queue.throttled_until(now.monotonic)).min();
+        let job = self.operations.next_step();
+        let retention = sweep::has_ended(&self.state).then_some(self.next_retention);
+        let next = [lease, waiter, watcher, throttled, job, retention].into_iter().flatten().min();
         let due = self.state.next_due.map(|due| due.since(now.wall));
-        let any_done = self.state.queues.values().any(|queue| queue.counts.done > 0);
-        let retention = any_done.then(|| self.next_retention.since(now.monotonic));
-        [lease, waiter, due, retention].into_iter().flatten().min()
+        // Also to notice a failed sync while nothing else happens.
+        let check = (!self.waiters.is_empty() || !self.watchers.is_empty()).then_some(FAILURE_CHECK);
+        [next.map(|next| next.since(now.monotonic)), due, check].into_iter().flatten().min()
     }
 
-    /// One commit.
-    fn turn(&mut self, first: Vec<Envelope>) {
+    /// One commit. An error ends the writer: everybody who took part in the commit has been told.
+    fn turn(&mut self, first: Option<Envelope>, commands: &Receiver<Envelope>) -> Result<(), QueueError> {
         if let Some(error) = self.syncer.failure() {
-            self.poison(error);
-        }
-        if let Some(error) = self.poisoned.clone() {
-            self.refuse_all(first, &error);
-            return;
+            if let Some(envelope) = first {
+                refuse(envelope.command, &error, &mut self.closing);
+            }
+            return Err(error);
         }
         let store = self.store.clone();
-        let mut batch =
-            Batch { tx: Tx::new(store.current()), now: self.now(), on_commit: Vec::new(), on_sync: Vec::new() };
-        let result = self.fill(&mut batch, first).and_then(|()| self.state.finish(&mut batch.tx));
-        let Batch { tx, on_commit, on_sync, .. } = batch;
+        let mut batch = Batch::new(Tx::new(store.current()), self.now());
+        let result = self.fill(&mut batch, first, commands);
+        self.watchers.release(&mut self.state.effects.ended, &mut batch);
+        let result = result.and_then(|()| self.state.finish(&mut batch.tx, batch.now));
+        let Batch { tx, on_commit, mut on_sync, .. } = batch;
         let wrote = !tx.is_empty();
         let result = result.and_then(|sync_now| {
             if wrote {
                 store.commit(tx.into_writes())?;
+                count(&self.shared.counted.commits);
             }
             if sync_now { store.persist() } else { Ok(()) }
         });
         if let Err(error) = &result {
             // The state in memory is ahead of the store: nothing it says can be trusted any more.
-            tracing::error!(%error, "a commit failed; nothing more is accepted");
+            tracing::error!(%error, "a commit failed; the store is opened anew");
             self.syncer.fail(error.clone());
-            self.poison(error.clone());
+        } else {
+            self.state.buckets.committed();
+            on_sync.extend(self.deaths());
         }
         for answer in on_commit {
             self.orphans.extend(answer(result.clone()));
         }
         match result {
-            Ok(()) if wrote || !on_sync.is_empty() => self.syncer.committed(on_sync),
-            Ok(()) => {}
+            Ok(_) => {
+                if std::mem::take(&mut self.state.effects.freed) {
+                    self.janitor.freed();
+                }
+                if !on_sync.is_empty() && commands.is_empty() && self.is_alone() {
+                    self.syncer.sync_now(&*store, on_sync);
+                } else if wrote || !on_sync.is_empty() {
+                    self.syncer.committed(on_sync);
+                }
+                Ok(())
+            }
             Err(error) => {
                 on_sync.into_iter().for_each(|release| release(Err(error.clone())));
-                self.refuse_all(Vec::new(), &error);
+                Err(error)
             }
         }
     }
 
-    fn poison(&mut self, error: QueueError) {
-        // Readers are told as well; the first error is the one that matters.
-        let _ = self.failure.set(error.clone());
-        self.poisoned.get_or_insert(error);
+    /// Tells the hook of entries that died, once that is durable.
+    fn deaths(&mut self) -> Option<Release> {
+        let died = std::mem::take(&mut self.state.effects.died);
+        let hook = self.on_dead.clone()?;
+        let named = died.into_iter().filter_map(|key| {
+            let queue = self.state.queues.get(&key.queue)?.name.clone();
+            Some(DeadLetter { queue, entry: key.id(self.state.salt)? })
+        });
+        let letters: Vec<_> = named.collect();
+        if letters.is_empty() {
+            return None;
+        }
+        Some(Box::new(move |synced| {
+            if synced.is_ok() {
+                letters.into_iter().for_each(|letter| hook(letter));
+            }
+        }))
     }
 
-    fn refuse_all(&mut self, envelopes: Vec<Envelope>, error: &QueueError) {
-        self.orphans.clear();
-        self.more = Progress::Finished;
-        self.state.deadlines.clear();
-        self.state.next_due = None;
-        self.next_retention = Monotonic::from_start(Duration::MAX);
-        for waiter in std::mem::take(&mut self.waiters).into_values().flatten() {
-            let _ = waiter.answer.send(Err(error.clone()));
+    fn announce_deaths(&mut self) {
+        if let Some(release) = self.deaths() {
+            release(Ok(()));
         }
-        for envelope in envelopes {
-            refuse(envelope.command, error, &mut self.closing);
-        }
+        self.state.effects.ended.clear();
     }
 
-    fn fill(&mut self, batch: &mut Batch<'_>, first: Vec<Envelope>) -> Result<(), QueueError> {
-        self.sweep(batch)?;
+    fn fill(
+        &mut self,
+        batch: &mut Batch<'_>,
+        first: Option<Envelope>,
+        commands: &Receiver<Envelope>,
+    ) -> Result<(), QueueError> {
+        self.more = self.sweep(batch)?;
         self.release_orphans(batch)?;
-        let mut commands = 0;
-        let mut next = first.into_iter().next();
+        let stepped = self.operations.step(&mut self.state, batch, MIN_NUMBERS)?;
+        self.more = self.more.and(stepped);
+        let mut count = 0;
+        let mut next = first;
         while let Some(Envelope { command, permit }) = next.take() {
             self.apply(batch, command)?;
             drop(permit);
-            commands += 1;
-            if commands < MAX_COMMANDS && self.state.numbers_left() > MIN_NUMBERS && self.closing.is_none() {
-                next = self.commands.try_recv().ok();
+            count += 1;
+            if count < MAX_COMMANDS && self.state.numbers_left() > MIN_NUMBERS && self.closing.is_none() {
+                next = commands.try_recv().ok();
             }
         }
-        self.serve_waiters(batch)
+        let served = self.waiters.serve(&mut self.state, batch, &mut self.filters)?;
+        self.more = self.more.and(served);
+        self.watchers.dismiss(&self.state, batch)
     }
 
     fn release_orphans(&mut self, batch: &mut Batch<'_>) -> Result<(), QueueError> {
         for lease in std::mem::take(&mut self.orphans) {
-            let release = PreparedSettle { lease, outcome: Outcome::Released, version: None, emits: Ok(Vec::new()) };
+            let release = PreparedSettle::new(lease, Outcome::Released);
             settle::settle(&mut self.state, &mut batch.tx, release, batch.now)?;
         }
         Ok(())
     }
 
-    fn sweep(&mut self, batch: &mut Batch<'_>) -> Result<(), QueueError> {
+    fn sweep(&mut self, batch: &mut Batch<'_>) -> Result<Progress, QueueError> {
         let expired = sweep::expire(&mut self.state, &mut batch.tx, batch.now)?;
         let due = sweep::due(&mut self.state, &mut batch.tx, batch.now)?;
-        let crowded = self.state.queues.values().any(|q| q.counts.done > q.options.done_max.saturating_add(1_000));
+        let crowded = self.state.queues.values().any(|queue| {
+            queue.options.done.count.is_some_and(|max| queue.counts.done > max.saturating_add(sweep::SWEEP as u64))
+        });
         let mut reaped = Progress::Finished;
         if crowded || batch.now.monotonic >= self.next_retention {
             reaped = sweep::retention(&mut self.state, &mut batch.tx, batch.now)?;
             if reaped == Progress::Finished {
                 self.next_retention = batch.now.monotonic.after(RETENTION_INTERVAL);
+                self.store.expire_origins(batch.now.wall);
             }
         }
-        let all = [expired, due, reaped];
-        self.more = if all.contains(&Progress::More) { Progress::More } else { Progress::Finished };
-        Ok(())
+        for queue in self.waiters.queues() {
+            let state = self.state.queues.get(&queue);
+            if state.is_some_and(|state| state.options.rate.is_some() && state.allowance(batch.now.monotonic) > 0) {
+                self.state.woken.insert(queue);
+            }
+        }
+        Ok(expired.and(due).and(reaped))
     }
 
     /// Only an error that leaves the state in doubt is returned; others are the command's answer.
@@ -319,14 +337,18 @@ impl Writer {
         let Self { state, .. } = self;
         match command {
             Command::Configure(name, options, answer) => {
-                let result = state.configure(name, options);
+                let result = state.configure(&mut batch.tx, name.clone(), *options);
+                if let Ok(id) = state.queue_id(&name) {
+                    self.shared.name(id, name);
+                }
                 batch.answer_on_sync(answer, result);
             }
             Command::Publish(events, answer) => {
+                let admission = Admission::Published(self.store.space());
                 let mut results = Vec::with_capacity(events.len());
                 for event in events {
                     results.push(match event {
-                        Ok(event) => match publish::publish(state, &mut batch.tx, event, batch.now) {
+                        Ok(event) => match publish::publish(state, &mut batch.tx, &event, admission, batch.now) {
                             Ok(result) => result,
                             Err(error) => {
                                 batch.answer_on_sync(answer, Err(error.clone()));
@@ -338,29 +360,56 @@ impl Writer {
                 }
                 batch.answer_on_sync(answer, Ok(results));
             }
-            Command::Claim(request, answer) => self.claim(batch, request, answer)?,
+            Command::Claim(request, answer) => {
+                self.last_work = Some(Instant::now());
+                self.claim(batch, request, answer)?;
+            }
             Command::Settle(requests, confirm, answer) => {
-                // A settlement reads before it writes: what fails has changed nothing.
+                self.last_work = Some(Instant::now());
                 let settled =
                     requests.into_iter().map(|request| settle::settle(state, &mut batch.tx, request, batch.now));
-                let replies = settled.collect();
+                let replies = settled.collect::<Result<Vec<_>, _>>();
+                for reply in replies.iter().flatten() {
+                    if matches!(reply, SettleReply::StaleLease | SettleReply::Unknown) {
+                        count(&self.shared.counted.stale);
+                    }
+                }
+                let failed = replies.as_ref().err().cloned();
                 match confirm {
                     Confirm::Committed => batch.answer_on_commit(answer, replies),
                     Confirm::Durable => batch.answer_on_sync(answer, replies),
                 }
+                return failed.map_or(Ok(()), Err);
             }
             Command::Extend(requests, answer) => {
-                let replies = requests.into_iter().map(|request| extend(state, request, batch.now)).collect();
+                let replies = requests.into_iter().map(|request| extend(state, &mut batch.tx, request, batch.now));
+                let replies: Vec<_> = replies.collect();
+                for _ in replies.iter().filter(|reply| **reply != ExtendReply::Extended) {
+                    count(&self.shared.counted.stale);
+                }
                 batch.answer_on_commit(answer, Ok(replies));
             }
-            Command::Redrive(entries, answer) => {
-                let redriven = entries.iter().map(|entry| redrive::redrive(state, &mut batch.tx, entry, batch.now));
-                let replies = redriven.collect();
-                batch.answer_on_sync(answer, replies);
+            Command::Wait(entry, timeout, answer) => self.wait(batch, &entry, timeout, answer)?,
+            Command::Operate(operation, answer) => {
+                let begun = self.operations.start(state, batch, *operation, answer)?;
+                self.more = self.more.and(begun);
+            }
+            Command::Transact(transaction, answer) => {
+                let result = match state.buckets.check(&batch.tx, &transaction, None)? {
+                    Checked::Conflict => Transacted::Conflict,
+                    Checked::Refused(refused) => Transacted::Refused(refused),
+                    Checked::Planned(plan) => {
+                        let increments = plan.increments.clone();
+                        state.buckets.apply(&mut batch.tx, plan)?;
+                        Transacted::Committed(increments)
+                    }
+                };
+                batch.answer_on_sync(answer, Ok(result));
             }
             Command::Tick(answer) => {
                 self.next_retention = batch.now.monotonic;
-                self.sweep(batch)?;
+                let swept = self.sweep(batch)?;
+                self.more = self.more.and(swept);
                 batch.answer_on_commit(answer, Ok(()));
             }
             Command::GiveBack(leases) => {
@@ -372,13 +421,39 @@ impl Writer {
         Ok(())
     }
 
+    fn wait(
+        &mut self,
+        batch: &mut Batch<'_>,
+        entry: &EntryId,
+        timeout: Duration,
+        answer: Answer<WaitReply>,
+    ) -> Result<(), QueueError> {
+        let key = EntryKey::parse(entry, self.state.salt);
+        let found = key.map(|key| read::find(&batch.tx, &self.state, key)).transpose()?.flatten();
+        match (key, found) {
+            (Some(_), Some(found)) if found.at.state().has_ended() => {
+                // It may have ended a moment ago: that is to be durable before anybody relies on it.
+                batch.answer_on_sync(answer, Ok(WaitReply::Ended));
+            }
+            (Some(_), Some(found)) if timeout.is_zero() => {
+                batch.answer_on_commit(answer, Ok(WaitReply::Pending(found.at.state())));
+            }
+            (Some(key), Some(_)) => {
+                let deadline = batch.now.monotonic.after(timeout);
+                self.watchers.add(key, Watcher { deadline, answer });
+            }
+            _ => batch.answer_on_commit(answer, Ok(WaitReply::Unknown)),
+        }
+        Ok(())
+    }
+
     fn claim(
         &mut self,
         batch: &mut Batch<'_>,
-        request: ClaimCommand,
+        command: ClaimCommand,
         answer: Answer<Vec<Claimed>>,
     ) -> Result<(), QueueError> {
-        let queue = match self.state.queue_id(&request.queue) {
+        let queue = match self.state.queue_id(&command.queue) {
             Ok(queue) => queue,
             Err(error) => {
                 batch.answer_on_commit(answer, Err(error));
@@ -388,80 +463,46 @@ impl Writer {
         if answer.is_closed() {
             return Ok(());
         }
-        let claimed = match claim::claim(&mut self.state, &mut batch.tx, queue, request.max, batch.now) {
+        let request = command.request;
+        let claimed = claim::claim(&mut self.state, &mut batch.tx, &mut self.filters, queue, &request, batch.now);
+        let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
                 batch.answer_on_commit(answer, Err(error.clone()));
                 return Err(error);
             }
         };
-        if claimed.is_empty() && !request.wait.is_zero() {
-            let deadline = batch.now.monotonic.after(request.wait);
-            self.waiters.entry(queue).or_default().push(Waiter { max: request.max, deadline, answer });
+        if claimed.is_empty() && !command.wait.is_zero() {
+            let deadline = batch.now.monotonic.after(command.wait);
+            if self.filters.take_stopped(queue, &request.types) {
+                // It goes on looking in the next commit.
+                self.state.woken.insert(queue);
+            }
+            self.waiters.add(queue, Waiter { request, deadline, answer });
         } else {
             batch.grant(answer, claimed);
         }
         Ok(())
     }
-
-    /// Hands what became ready to the claims that wait for it, the longest-waiting first.
-    fn serve_waiters(&mut self, batch: &mut Batch<'_>) -> Result<(), QueueError> {
-        for queue in std::mem::take(&mut self.state.woken) {
-            let Some(waiters) = self.waiters.get_mut(&queue) else { continue };
-            let mut still_waiting = Vec::new();
-            for waiter in waiters.drain(..) {
-                // The first that gets nothing shows that there is nothing for those behind it either.
-                if !still_waiting.is_empty() || self.state.numbers_left() < MAX_CLAIM as u64 {
-                    still_waiting.push(waiter);
-                } else if !waiter.answer.is_closed() {
-                    let claimed = claim::claim(&mut self.state, &mut batch.tx, queue, waiter.max, batch.now)?;
-                    if claimed.is_empty() {
-                        still_waiting.push(waiter);
-                    } else {
-                        batch.grant(waiter.answer, claimed);
-                    }
-                }
-            }
-            if self.state.numbers_left() < MAX_CLAIM as u64 && !still_waiting.is_empty() {
-                // The next commit has a fresh reservation.
-                self.state.woken.insert(queue);
-                self.more = Progress::More;
-            }
-            *waiters = still_waiting;
-        }
-        for waiters in self.waiters.values_mut() {
-            let over = |waiter: &mut Waiter| waiter.deadline <= batch.now.monotonic || waiter.answer.is_closed();
-            for waiter in waiters.extract_if(.., over) {
-                let _ = waiter.answer.send(Ok(Vec::new()));
-            }
-        }
-        self.waiters.retain(|_, waiters| !waiters.is_empty());
-        Ok(())
-    }
 }
 
-fn extend(state: &mut State, request: Extend, now: Now) -> ExtendReply {
-    match state.lease(request.lease) {
-        Some(lease) => {
-            let delivery = request.lease.delivery;
-            state.deadlines.remove(&(lease.deadline, delivery));
-            state.add_lease(delivery, super::state::Lease { deadline: now.monotonic.after(request.by), ..lease });
-            ExtendReply::Extended
-        }
-        None => ExtendReply::StaleLease,
+fn extend(state: &mut State, tx: &mut Tx<'_>, request: Extend, now: Now) -> ExtendReply {
+    use super::keys::{Family, number_key};
+    use super::records::{LeaseRecord, Record};
+    let token = request.lease;
+    let Some(lease) = state.flight.get(token) else {
+        return if state.was_issued(token) { ExtendReply::StaleLease } else { ExtendReply::Unknown };
+    };
+    if state.flight.holder(token.delivery) == Some(crate::contract::Holder::Outside) {
+        let record = LeaseRecord {
+            line: lease.key.line.into(),
+            position: lease.key.position,
+            incarnation: token.incarnation,
+            claimed_at: lease.claimed_at,
+            deadline: now.wall.after(request.by),
+        };
+        tx.put(Family::Lease, number_key(token.delivery), record.encode());
     }
-}
-
-fn refuse(command: Command, error: &QueueError, closing: &mut Option<Answer<()>>) {
-    let error = error.clone();
-    match command {
-        Command::Configure(_, _, answer) | Command::Tick(answer) => drop(answer.send(Err(error))),
-        Command::Publish(_, answer) => drop(answer.send(Err(error))),
-        Command::Claim(_, answer) => drop(answer.send(Err(error))),
-        Command::Settle(_, _, answer) => drop(answer.send(Err(error))),
-        Command::Extend(_, answer) => drop(answer.send(Err(error))),
-        Command::Redrive(_, answer) => drop(answer.send(Err(error))),
-        Command::GiveBack(_) => {}
-        Command::Close(answer) => *closing = Some(answer),
-    }
+    state.flight.extend(token, now.monotonic.after(request.by));
+    ExtendReply::Extended
 }

@@ -99,6 +99,10 @@ pub enum Command {
     Client(Client),
     /// Run one component once on one event, without a queue
     Invoke(Invoke),
+    /// Copy the store: queues, entries and state
+    Backup(Backup),
+    /// Make a backup the store of a deployment that has none
+    Restore(Restore),
 }
 
 /// Commands that talk to a running runtime.
@@ -123,9 +127,12 @@ Examples:
   gristmill run --config shop/runtime.toml
   gristmill run --publish events.ndjson --until-idle     handle a file of events, then exit")]
 pub struct Run {
-    /// Exit when nothing is ready, leased, or scheduled within the backoff cap
+    /// Exit when nothing is ready, waiting, leased, or scheduled within the backoff cap
     #[arg(long)]
     pub until_idle: bool,
+    /// Open a store that has lost acknowledged events (its log was damaged), and go on without them
+    #[arg(long)]
+    pub accept_loss: bool,
     /// Publish these events once everything is started: CloudEvents, one a line (`-`: standard input)
     #[arg(long, value_name = "FILE.ndjson")]
     pub publish: Option<PathBuf>,
@@ -307,6 +314,33 @@ pub struct Invoke {
     pub memory: u64,
 }
 
+/// `backup`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  gristmill backup --offline /backups/monday             the store of a runtime that is stopped")]
+pub struct Backup {
+    /// Where the copy goes: a directory that does not exist yet
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Read the data directory of a runtime that is stopped; the only way so far
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// `restore`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  gristmill restore /backups/monday --config shop/runtime.toml
+
+What was handled after the backup was taken is handled again.")]
+pub struct Restore {
+    /// The backup
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
 fn state_parser() -> impl TypedValueParser<Value = State> {
     PossibleValuesParser::new(State::ALL.map(State::as_str)).try_map(|state| state.parse::<State>())
 }
@@ -340,13 +374,15 @@ mod tests {
     #[test]
     fn what_is_documented_is_understood() {
         for line in [
-            "gristmill run --config a.toml --until-idle --publish -",
+            "gristmill run --config a.toml --until-idle --publish - --accept-loss",
             "gristmill check --config a.toml",
             "gristmill publish events.ndjson --offline",
             "gristmill publish - --json --url http://localhost:1",
             "gristmill publish --type t --source /s --id 1 --subject x --data {} --extension a=1 --extension b=2",
             "gristmill queues --json",
             "gristmill entries list orders --state dead --limit 1000 --cursor c",
+            "gristmill entries list orders --state waiting",
+            "gristmill entries list orders --state cancelled",
             "gristmill entries show 0-1",
             "gristmill dead list",
             "gristmill dead list orders --cursor c",
@@ -354,6 +390,8 @@ mod tests {
             "gristmill dead redrive 0-1 0-2",
             "gristmill dead redrive --queue orders --all",
             "gristmill invoke a.wasm --event e.json --emit a.* --emit b --timeout 1s --memory 1MiB",
+            "gristmill backup --offline copy",
+            "gristmill restore copy --config a.toml",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -362,6 +400,8 @@ mod tests {
     #[test]
     fn contradictions_are_wrong_usage() {
         for line in [
+            "gristmill backup",
+            "gristmill restore --offline copy",
             "gristmill publish",
             "gristmill publish events.ndjson --type t",
             "gristmill publish events.ndjson --data x",

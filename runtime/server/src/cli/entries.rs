@@ -50,10 +50,12 @@ pub(super) async fn show(runtime: &Runtime, args: &Show, screen: Screen, now: Ti
 pub(super) fn table(entries: &[Entry], state: State, now: Timestamp) -> Table {
     let since = match state {
         State::Scheduled => "DUE",
+        State::Waiting => "WAITING",
         State::Ready => "READY",
         State::Leased => "LEASED",
         State::Done => "DONE",
         State::Dead => "DEAD",
+        State::Cancelled => "CANCELLED",
     };
     let mut table = Table::new([
         Column::Key("ENTRY"),

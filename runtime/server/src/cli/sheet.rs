@@ -34,17 +34,15 @@ fn head(entry: &Entry, now: Timestamp) -> String {
         soon if at > now => format!("{at} ({soon})"),
         ago => format!("{at} ({ago} ago)"),
     };
-    fields(
-        "",
-        [
-            ("entry", entry.entry.to_string()),
-            ("queue", entry.queue.to_string()),
-            ("state", format!("{}, {}", entry.state, when(entry.at))),
-            ("enqueued", when(entry.enqueued_at)),
-            ("attempts", entry.attempts.to_string()),
-            ("priority", entry.priority.to_string()),
-        ],
-    )
+    let known = [
+        ("entry", entry.entry.to_string()),
+        ("queue", entry.queue.to_string()),
+        ("state", format!("{}, {}", entry.state, when(entry.at))),
+        ("enqueued", when(entry.enqueued_at)),
+        ("attempts", entry.attempts.to_string()),
+        ("priority", entry.priority.to_string()),
+    ];
+    fields("", known.into_iter().chain(entry.key.clone().map(|key| ("key", key))))
 }
 
 fn attributes(event: &Event) -> String {
@@ -134,7 +132,7 @@ mod tests {
     use super::*;
 
     const ENTRY: &str = r#"{
-        "entry": "0-1", "queue": "orders", "state": "dead", "priority": 0, "attempts": 2,
+        "entry": "0-1", "queue": "orders", "state": "dead", "priority": 0, "key": "A-7", "attempts": 2,
         "enqueued_at": "1970-01-01T00:00:10.000Z", "at": "1970-01-01T00:01:00.000Z",
         "history": [
             {"attempt": 1, "outcome": "retry", "reason": "busy", "version": "sha256:0123456789abcdef",
@@ -159,6 +157,7 @@ state     dead, 1970-01-01T00:01:00.000Z (3m ago)
 enqueued  1970-01-01T00:00:10.000Z (3m ago)
 attempts  2
 priority  0
+key       A-7
 
 event
   id      1

@@ -19,6 +19,8 @@ pub enum Column {
     Key(&'static str),
     /// Right-aligned.
     Number(&'static str),
+    /// The same, and left out where every row has 0.
+    Rare(&'static str),
     /// Cut to a moderate width on a terminal.
     Text(&'static str),
     /// Gets what the others leave of the terminal's width. One a table, the last.
@@ -28,7 +30,11 @@ pub enum Column {
 impl Column {
     const fn heading(self) -> &'static str {
         match self {
-            Self::Key(heading) | Self::Number(heading) | Self::Text(heading) | Self::Rest(heading) => heading,
+            Self::Key(heading)
+            | Self::Number(heading)
+            | Self::Rare(heading)
+            | Self::Text(heading)
+            | Self::Rest(heading) => heading,
         }
     }
 }
@@ -55,10 +61,12 @@ impl Table {
     #[must_use]
     pub fn render(&self, screen: Screen) -> String {
         let mut table = comfy_table::Table::new();
-        let headings = self.columns.iter().map(|column| column.heading().to_owned());
-        table.set_header(self.cells(headings, screen));
+        let columns = self.shown();
+        let headings = columns.iter().map(|(_, column)| column.heading().to_owned());
+        table.set_header(cells(headings, &columns, screen));
         for row in &self.rows {
-            table.add_row(self.cells(row.iter().cloned(), screen));
+            let texts = columns.iter().map(|(at, _)| row.get(*at).cloned().unwrap_or_default());
+            table.add_row(cells(texts, &columns, screen));
         }
         match screen {
             Screen::Terminal { width } => {
@@ -69,7 +77,7 @@ impl Table {
                 table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
             }
         }
-        for (column, kind) in table.column_iter_mut().zip(&self.columns) {
+        for (column, (_, kind)) in table.column_iter_mut().zip(&columns) {
             column.set_padding(if screen == Screen::Plain { (0, 2) } else { (1, 1) });
             if !matches!(kind, Column::Rest(_)) {
                 column.set_constraint(ColumnConstraint::ContentWidth);
@@ -78,18 +86,25 @@ impl Table {
         table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
     }
 
-    fn cells(&self, texts: impl Iterator<Item = String>, screen: Screen) -> Row {
-        let cells = texts.zip(&self.columns).map(|(text, column)| match (column, screen) {
-            (Column::Number(_), _) => Cell::new(text).set_alignment(CellAlignment::Right),
-            (Column::Text(_), Screen::Terminal { .. }) => Cell::new(clip(&text, TEXT_WIDTH)),
-            // Cut before it is laid out: a cell over several lines would break at words.
-            (Column::Rest(_), Screen::Terminal { width }) => Cell::new(clip(&text, usize::from(width))),
-            _ => Cell::new(text),
-        });
-        let mut row = Row::from(cells.collect::<Vec<_>>());
-        row.max_height(1);
-        row
+    /// The columns that have something to say, each with its place in a row.
+    fn shown(&self) -> Vec<(usize, Column)> {
+        let is_zero = |at: usize| self.rows.iter().all(|row| row.get(at).is_none_or(|cell| cell == "0"));
+        let columns = self.columns.iter().copied().enumerate();
+        columns.filter(|(at, column)| !matches!(column, Column::Rare(_)) || !is_zero(*at)).collect()
     }
+}
+
+fn cells(texts: impl Iterator<Item = String>, columns: &[(usize, Column)], screen: Screen) -> Row {
+    let cells = texts.zip(columns).map(|(text, (_, column))| match (column, screen) {
+        (Column::Number(_) | Column::Rare(_), _) => Cell::new(text).set_alignment(CellAlignment::Right),
+        (Column::Text(_), Screen::Terminal { .. }) => Cell::new(clip(&text, TEXT_WIDTH)),
+        // Cut before it is laid out: a cell over several lines would break at words.
+        (Column::Rest(_), Screen::Terminal { width }) => Cell::new(clip(&text, usize::from(width))),
+        _ => Cell::new(text),
+    });
+    let mut row = Row::from(cells.collect::<Vec<_>>());
+    row.max_height(1);
+    row
 }
 
 #[cfg(test)]
@@ -123,6 +138,19 @@ a          3
             assert!(line.chars().count() <= 40, "{line:?} of\n{rendered}");
         }
         assert_eq!(rendered.lines().filter(|line| line.contains("orders")).count(), 1);
+    }
+
+    #[test]
+    fn rare_numbers_are_left_out_until_there_are_some() {
+        let render = |waiting: [&str; 2]| {
+            let mut table = Table::new([Column::Key("QUEUE"), Column::Rare("WAITING"), Column::Number("DEAD")]);
+            for (queue, waiting) in ["a", "b"].into_iter().zip(waiting) {
+                table.row([queue.into(), waiting.into(), "3".into()]);
+            }
+            table.render(Screen::Plain)
+        };
+        assert_eq!(render(["0", "0"]), "QUEUE  DEAD\na         3\nb         3\n");
+        assert_eq!(render(["0", "7"]), "QUEUE  WAITING  DEAD\na            0     3\nb            7     3\n");
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! `[[handler]]`.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use gristmill_core::{HandlerName, Pattern, Subscription};
 
-use super::HandlerConfig;
 use super::error::Problem;
 use super::keys;
 use super::limits::Limits;
 use super::reader::{Entry, Reader, Table, Text};
 use super::setting::Setting;
 use super::suggest::{both, either, normal, quoted};
+use super::{HandlerConfig, Shared};
 
 const REQUIRED: [&str; 3] = ["name", "component", "subscribe"];
 const NAME: &str = "\"resize\"";
@@ -20,9 +20,11 @@ const SUBSCRIBE: &str = "[{ type = \"com.acme.image.*\" }]";
 const EMIT: &str = "[\"com.acme.thumbnail.*\"]";
 const DIGEST_PREFIX: &str = "sha256:";
 const DIGEST_DIGITS: usize = 64;
+/// Names in an event's JSON that are no attributes; `specversion` is the same in every event.
+const NO_ATTRIBUTES: [&str; 3] = ["data", "data_base64", "specversion"];
 
-/// Reads every `[[handler]]`, each over `defaults`; paths start from `folder`.
-pub(super) fn all(reader: &mut Reader<'_>, root: &Table<'_>, defaults: &Limits, folder: &Path) -> Vec<HandlerConfig> {
+/// Reads every `[[handler]]`, each over the defaults.
+pub(super) fn all(reader: &mut Reader<'_>, root: &Table<'_>, shared: &Shared<'_>) -> Vec<HandlerConfig> {
     let Some(entry) = root.entry("handler") else {
         reader.report(no_handlers(reader.end_of_first_line()));
         return Vec::new();
@@ -39,10 +41,7 @@ pub(super) fn all(reader: &mut Reader<'_>, root: &Table<'_>, defaults: &Limits, 
                 names.push((value.clone(), span.clone()));
             }
         }
-        handlers.extend(
-            one(reader, table, name, defaults)
-                .map(|handler| HandlerConfig { component: folder.join(&handler.component), ..handler }),
-        );
+        handlers.extend(one(reader, table, name, shared));
     }
     handlers
 }
@@ -70,25 +69,25 @@ fn one(
     reader: &mut Reader<'_>,
     table: &Table<'_>,
     name: Setting<HandlerName>,
-    defaults: &Limits,
+    shared: &Shared<'_>,
 ) -> Option<HandlerConfig> {
     report_missing(reader, table, &name);
     let component = reader.setting(table, "component", component);
     let digest = reader.setting(table, "digest", digest);
     let subscribe = reader.setting(table, "subscribe", subscribe);
     let emit = emit(reader, table);
-    let limits = Limits::read(reader, table).over(defaults);
-    limits.check(reader);
+    let ordering_key = reader.setting(table, "ordering-key", ordering_key);
+    let limits = Limits::read(reader, table).over(&shared.defaults);
+    limits.check(reader, shared.max_event_size.as_ref());
     Some(HandlerConfig {
         name: name.value()?,
-        component: component.value()?,
+        component: shared.folder.join(component.value()?),
         digest: digest.value(),
         subscribe: subscribe.value()?,
         concurrency: limits.concurrency(),
         timeout: limits.timeout(),
         memory: limits.memory(),
-        retry: limits.retry(),
-        lease: limits.lease(),
+        queue: limits.queue(ordering_key.value()),
         emit,
     })
 }
@@ -178,6 +177,26 @@ fn digest(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
     let problem = text.problem("`digest` must be `sha256:` and 64 hexadecimal digits in lower case", wrong);
     reader.report(problem.help("`sha256sum FILE` prints the digits; without `digest` any file is accepted"));
     None
+}
+
+/// The name of an attribute or an extension.
+fn ordering_key(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
+    const HELP: &str = "name an attribute of the event, such as \"subject\", or an extension: a-z and 0-9";
+    let text = reader.string(entry, "\"subject\"")?;
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if NO_ATTRIBUTES.contains(&text.value.as_str()) {
+        let message = format!("{} cannot be the ordering key: it is no attribute of an event", quoted(&text.value));
+        reader.report(text.problem(message, "not an attribute").help(HELP));
+        return None;
+    }
+    if !is_name(&text.value) {
+        let near = text.value.trim().to_lowercase();
+        let label = if is_name(&near) { format!("did you mean \"{near}\"?") } else { String::from("not a name") };
+        let problem = text.problem(format!("{} is not the name of an attribute", quoted(&text.value)), label);
+        reader.report(problem.help(HELP));
+        return None;
+    }
+    Some(text.value)
 }
 
 fn subscribe(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Vec<Subscription>> {

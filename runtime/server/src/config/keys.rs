@@ -19,8 +19,8 @@ pub(super) struct Keys {
 /// The file itself.
 pub(super) const ROOT: Keys = Keys {
     title: "the top level",
-    known: &["runtime", "http", "queue", "defaults", "handler"],
-    later: &["plugins", "log"],
+    known: &["runtime", "http", "queue", "log", "defaults", "handler"],
+    later: &["plugins"],
 };
 /// `[runtime]`.
 pub(super) const RUNTIME: Keys =
@@ -28,13 +28,38 @@ pub(super) const RUNTIME: Keys =
 /// `[http]`.
 pub(super) const HTTP: Keys = Keys { title: "[http]", known: &["listen"], later: &["tokens"] };
 /// `[queue]`.
-pub(super) const QUEUE: Keys =
-    Keys { title: "[queue]", known: &["engine", "durability", "max-event-size"], later: &["disk-reserve"] };
+pub(super) const QUEUE: Keys = Keys {
+    title: "[queue]",
+    known: &["engine", "durability", "max-event-size", "idempotency-window", "disk-reserve", "write-buffer", "cache"],
+    later: &[],
+};
+/// `[log]`.
+pub(super) const LOG: Keys = Keys { title: "[log]", known: &["retention"], later: &[] };
 /// `[defaults]`.
 pub(super) const DEFAULTS: Keys = Keys {
     title: "[defaults]",
-    known: &["max-attempts", "lease", "backoff", "timeout", "memory", "concurrency"],
-    later: &["max-age", "max-events", "max-bytes", "keep-payload", "on-dead"],
+    known: &[
+        "max-attempts",
+        "backoff",
+        "timeout",
+        "lease",
+        "memory",
+        "concurrency",
+        "key-concurrency",
+        "on-dead",
+        "rate",
+        "key-rate",
+        "max-in-flight",
+        "max-events",
+        "max-bytes",
+        "time-to-live",
+        "max-age",
+        "done-retention",
+        "dead-retention",
+        "cancelled-retention",
+        "keep-payload",
+    ],
+    later: &[],
 };
 /// `[[handler]]`.
 pub(super) const HANDLER: Keys = Keys {
@@ -45,24 +70,44 @@ pub(super) const HANDLER: Keys = Keys {
         "digest",
         "subscribe",
         "grant",
+        "ordering-key",
         "max-attempts",
-        "lease",
         "backoff",
         "timeout",
+        "lease",
         "memory",
         "concurrency",
+        "key-concurrency",
+        "on-dead",
+        "rate",
+        "key-rate",
+        "max-in-flight",
+        "max-events",
+        "max-bytes",
+        "time-to-live",
+        "max-age",
+        "done-retention",
+        "dead-retention",
+        "cancelled-retention",
+        "keep-payload",
     ],
-    later: &["ordering-key", "config", "interface", "max-age", "max-events", "max-bytes", "keep-payload", "on-dead"],
+    later: &["config", "interface"],
 };
 /// `backoff`.
 pub(super) const BACKOFF: Keys = Keys { title: "backoff", known: &["base", "factor", "max", "jitter"], later: &[] };
+/// `rate` and `key-rate`.
+pub(super) const RATE: Keys = Keys { title: "rate", known: &["per-second", "burst"], later: &[] };
+/// `done-retention`, `dead-retention` and `cancelled-retention`.
+pub(super) const RETENTION: Keys = Keys { title: "retention", known: &["age", "count"], later: &[] };
 /// `grant`.
 pub(super) const GRANT: Keys = Keys { title: "grant", known: &["emit"], later: &["http", "state", "env"] };
 /// One item of `subscribe`.
 pub(super) const SUBSCRIBE: Keys = Keys { title: "subscribe", known: &["type", "source", "subject"], later: &[] };
 
 /// Where a misplaced key may belong.
-const HOMES: [&Keys; 5] = [&RUNTIME, &HTTP, &QUEUE, &DEFAULTS, &HANDLER];
+const HOMES: [&Keys; 6] = [&RUNTIME, &HTTP, &QUEUE, &LOG, &DEFAULTS, &HANDLER];
+/// A line of a list of keys is about this long.
+const LIST_WIDTH: usize = 90;
 
 impl Keys {
     /// What to say about `key` at `span`; `None` if it is known.
@@ -101,9 +146,19 @@ impl Keys {
     }
 
     fn allowed(&self) -> String {
-        let known: Vec<String> = self.known.iter().map(|key| self.written(key)).collect();
         let title = if self.is_root() { self.title.to_owned() } else { format!("`{}`", self.title) };
-        format!("{title} allows {}", known.join(", "))
+        let mut allowed = format!("{title} allows");
+        let mut width = allowed.len();
+        for (i, key) in self.known.iter().enumerate() {
+            let word = self.written(key);
+            let comma = if i + 1 < self.known.len() { "," } else { "" };
+            let wraps = width + word.len() > LIST_WIDTH;
+            allowed.push(if wraps { '\n' } else { ' ' });
+            width = if wraps { 0 } else { width + 1 } + word.len() + comma.len();
+            allowed += &word;
+            allowed += comma;
+        }
+        allowed
     }
 
     fn written(&self, key: &str) -> String {

@@ -1,13 +1,15 @@
 //! `[defaults]`, and the same keys in a handler.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use gristmill_core::units::format_duration;
+use gristmill_core::units::{format_duration, format_size};
 use gristmill_core::{Backoff, RetryPolicy};
+use gristmill_queue::QueueOptions;
 
 use super::error::Problem;
 use super::keys;
+use super::options::QueueKeys;
 use super::reader::{Reader, Table};
 use super::setting::{Effective, Setting};
 use super::values::Allowed;
@@ -18,18 +20,19 @@ const LEASE_GRACE: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
 const DELAYS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(30 * 24);
 
-const MAX_ATTEMPTS: Allowed<u32> = Allowed { range: 0..=u32::MAX, default: 5 };
+const MAX_ATTEMPTS: Allowed<u32> = Allowed::within(0..=u32::MAX, 5);
 const LEASE: Allowed<Duration> =
-    Allowed { range: Duration::from_secs(1)..=Duration::from_hours(48), default: Duration::from_secs(30) };
-const TIMEOUT: Allowed<Duration> = Allowed { range: Duration::from_millis(1)..=DAY, default: Duration::from_secs(5) };
-const MEMORY: Allowed<u64> = Allowed { range: 1 << 20..=4 << 30, default: 64 << 20 };
-const CONCURRENCY: Allowed<u32> = Allowed { range: 1..=1024, default: 4 };
-const BASE: Allowed<Duration> = Allowed { range: DELAYS, default: Duration::from_secs(1) };
-const FACTOR: Allowed<f64> = Allowed { range: 1.0..=1000.0, default: 2.0 };
-const MAX: Allowed<Duration> = Allowed { range: DELAYS, default: Duration::from_hours(1) };
-const JITTER: Allowed<f64> = Allowed { range: 0.0..=1.0, default: 0.2 };
+    Allowed::within(Duration::from_secs(1)..=Duration::from_hours(48), Duration::from_secs(30));
+const TIMEOUT: Allowed<Duration> = Allowed::within(Duration::from_millis(1)..=DAY, Duration::from_secs(5));
+const MEMORY: Allowed<u64> = Allowed::within(1 << 20..=4 << 30, 64 << 20);
+const CONCURRENCY: Allowed<u32> = Allowed::within(1..=1024, 4);
+const BASE: Allowed<Duration> = Allowed::within(DELAYS, Duration::from_secs(1));
+const FACTOR: Allowed<f64> = Allowed::within(1.0..=1000.0, 2.0);
+const MAX: Allowed<Duration> = Allowed::within(DELAYS, Duration::from_hours(1));
+const JITTER: Allowed<f64> = Allowed::within(0.0..=1.0, 0.2);
 
 /// What was written of the keys that a handler shares with `[defaults]`.
+#[derive(Default)]
 pub(super) struct Limits {
     max_attempts: Setting<u32>,
     lease: Setting<Duration>,
@@ -37,9 +40,11 @@ pub(super) struct Limits {
     memory: Setting<u64>,
     concurrency: Setting<u32>,
     backoff: BackoffKeys,
+    queue: QueueKeys,
 }
 
 /// What was written of `backoff`.
+#[derive(Default)]
 struct BackoffKeys {
     base: Setting<Duration>,
     factor: Setting<f64>,
@@ -51,22 +56,11 @@ struct BackoffKeys {
 pub(super) fn defaults(reader: &mut Reader<'_>, root: &Table<'_>) -> Limits {
     match reader.section(root, "defaults", &keys::DEFAULTS) {
         Some(table) => Limits::read(reader, &table),
-        None => Limits::absent(),
+        None => Limits::default(),
     }
 }
 
 impl Limits {
-    fn absent() -> Self {
-        Self {
-            max_attempts: Setting::Absent,
-            lease: Setting::Absent,
-            timeout: Setting::Absent,
-            memory: Setting::Absent,
-            concurrency: Setting::Absent,
-            backoff: BackoffKeys::absent(),
-        }
-    }
-
     /// Reads them from `[defaults]` or from a handler.
     pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Self {
         Self {
@@ -79,6 +73,7 @@ impl Limits {
                 reader.integer(entry, &CONCURRENCY, |count| count.to_string())
             }),
             backoff: BackoffKeys::read(reader, table),
+            queue: QueueKeys::read(reader, table),
         }
     }
 
@@ -91,29 +86,42 @@ impl Limits {
             memory: self.memory.or(&defaults.memory),
             concurrency: self.concurrency.or(&defaults.concurrency),
             backoff: self.backoff.over(&defaults.backoff),
+            queue: self.queue.over(&defaults.queue),
         }
     }
 
     /// Reports the contradictions among what counts for one handler.
-    pub(super) fn check(&self, reader: &mut Reader<'_>) {
-        if let (Some(lease), Some(timeout)) =
-            (self.lease.effective(LEASE.default), self.timeout.effective(TIMEOUT.default))
-        {
+    pub(super) fn check(&self, reader: &mut Reader<'_>, max_event_size: Option<&Effective<u64>>) {
+        let (lease, timeout) = (self.lease.effective(LEASE.default), self.timeout.effective(TIMEOUT.default));
+        if let (Some(lease), Some(timeout)) = (lease, timeout) {
             let least = timeout.value + LEASE_GRACE;
             if lease.value < least {
                 reader.report(short_lease(&lease, &timeout, least));
             }
         }
-        if let (Some(base), Some(max)) =
-            (self.backoff.base.effective(BASE.default), self.backoff.max.effective(MAX.default))
+        let (base, max) = (self.backoff.base.effective(BASE.default), self.backoff.max.effective(MAX.default));
+        if let (Some(base), Some(max)) = (base, max)
             && max.value < base.value
         {
             reader.report(small_cap(&base, &max));
         }
+        let (flight, running) = (self.queue.max_in_flight(), self.concurrency.effective(CONCURRENCY.default));
+        if let (Some(flight), Some(running)) = (flight, running)
+            && flight.value < running.value
+        {
+            reader.report(small_flight(&flight, &running));
+        }
+        if let (Some(max), Some(event)) = (self.queue.max_bytes(), max_event_size)
+            && max.value < event.value
+        {
+            reader.report(small_queue(&max, event));
+        }
     }
 
-    pub(super) fn lease(&self) -> Duration {
-        self.lease.value_or(LEASE.default)
+    /// How the queue of a handler treats its entries.
+    pub(super) fn queue(&self, ordering_key: Option<String>) -> QueueOptions {
+        let lease = self.lease.value_or(LEASE.default);
+        QueueOptions { retry: self.retry(), lease, ..self.queue.options(ordering_key) }
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -128,7 +136,7 @@ impl Limits {
         usize::try_from(self.concurrency.value_or(CONCURRENCY.default)).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn retry(&self) -> RetryPolicy {
+    fn retry(&self) -> RetryPolicy {
         let attempts = self.max_attempts.value_or(MAX_ATTEMPTS.default);
         let backoff = Backoff {
             base: self.backoff.base.value_or(BASE.default),
@@ -141,16 +149,12 @@ impl Limits {
 }
 
 impl BackoffKeys {
-    fn absent() -> Self {
-        Self { base: Setting::Absent, factor: Setting::Absent, max: Setting::Absent, jitter: Setting::Absent }
-    }
-
     fn invalid() -> Self {
         Self { base: Setting::Invalid, factor: Setting::Invalid, max: Setting::Invalid, jitter: Setting::Invalid }
     }
 
     fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Self {
-        let Some(entry) = table.entry("backoff") else { return Self::absent() };
+        let Some(entry) = table.entry("backoff") else { return Self::default() };
         let Some(table) = reader.table(&entry, &keys::BACKOFF) else {
             reader.wrong_type(&entry, "a table", "for example: backoff = { base = \"1s\", factor = 2.0 }");
             return Self::invalid();
@@ -179,8 +183,8 @@ fn attempts(count: u32) -> String {
 
 fn short_lease(lease: &Effective<Duration>, timeout: &Effective<Duration>, least: Duration) -> Problem {
     let what = [
-        Side { key: "lease", says: "then the event goes to another delivery", setting: lease },
-        Side { key: "timeout", says: "a call may take this long", setting: timeout },
+        Side::new("lease", "then the event goes to another delivery", lease, format_duration),
+        Side::new("timeout", "a call may take this long", timeout, format_duration),
     ];
     contradiction("`lease` must be at least `timeout` + 1s: it ends before the call may", what)
         .help(format!("write: lease = \"{}\" (or more), or a shorter `timeout`", format_duration(least)))
@@ -188,30 +192,61 @@ fn short_lease(lease: &Effective<Duration>, timeout: &Effective<Duration>, least
 
 fn small_cap(base: &Effective<Duration>, max: &Effective<Duration>) -> Problem {
     let what = [
-        Side { key: "max", says: "no delay is longer", setting: max },
-        Side { key: "base", says: "the first delay", setting: base },
+        Side::new("max", "no delay is longer", max, format_duration),
+        Side::new("base", "the first delay", base, format_duration),
     ];
     contradiction("`backoff.max` must not be less than `backoff.base`", what)
         .help(format!("write: max = \"{}\" (or more), or a smaller `base`", format_duration(base.value)))
 }
 
+fn small_flight(flight: &Effective<u32>, running: &Effective<u32>) -> Problem {
+    let number = |count: u32| count.to_string();
+    let what = [
+        Side::new("max-in-flight", "no more are claimed at once", flight, number),
+        Side::new("concurrency", "this many should run at once", running, number),
+    ];
+    contradiction("`max-in-flight` must not be less than `concurrency`", what)
+        .help(format!("write: concurrency = {} (or less), or a larger `max-in-flight`", flight.value))
+}
+
+fn small_queue(max: &Effective<u64>, event: &Effective<u64>) -> Problem {
+    let what = [
+        Side::new("max-bytes", "the queue holds no more", max, format_size),
+        Side::new("max-event-size", "one event may have as much", event, format_size),
+    ];
+    contradiction("`max-bytes` must not be less than `max-event-size`: large events would never fit", what)
+        .help(format!("write: max-bytes = \"{}\" (or more), or a smaller `max-event-size`", format_size(event.value)))
+}
+
 /// One of two settings that contradict each other.
-struct Side<'a> {
+struct Side {
     key: &'static str,
     says: &'static str,
-    setting: &'a Effective<Duration>,
+    span: Option<Range<usize>>,
+    value: String,
+}
+
+impl Side {
+    fn new<T: Copy>(
+        key: &'static str,
+        says: &'static str,
+        setting: &Effective<T>,
+        format: impl FnOnce(T) -> String,
+    ) -> Self {
+        Self { key, says, span: setting.span.clone(), value: format(setting.value) }
+    }
 }
 
 /// Points at the later one of those that were written, and names the default of the other. (Defaults agree with each
 /// other, so that at least one was written.)
-fn contradiction(message: &str, mut sides: [Side<'_>; 2]) -> Problem {
-    sides.sort_by_key(|side| std::cmp::Reverse(side.setting.span.as_ref().map(|span| span.start)));
-    let [later, other] = &sides;
-    let place = later.setting.span.clone().unwrap_or_default();
-    match &other.setting.span {
-        Some(span) => Problem::new(message, place, later.says).context(span.clone(), other.says),
+fn contradiction(message: &str, mut sides: [Side; 2]) -> Problem {
+    sides.sort_by_key(|side| std::cmp::Reverse(side.span.as_ref().map(|span| span.start)));
+    let [later, other] = sides;
+    let place = later.span.unwrap_or_default();
+    match other.span {
+        Some(span) => Problem::new(message, place, later.says).context(span, other.says),
         None => {
-            let label = format!("contradicts the default {} of {}", other.key, format_duration(other.setting.value));
+            let label = format!("contradicts the default {} of {}", other.key, other.value);
             Problem::new(message, place, label).because_absent()
         }
     }

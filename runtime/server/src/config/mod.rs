@@ -12,15 +12,17 @@
 //! | `setting` | a value, and whether somebody wrote it |
 //! | `values` | durations, sizes, numbers and words |
 //! | `expand` | `${NAME}` in strings |
-//! | `sections` | `[runtime]`, `[http]`, `[queue]` |
+//! | `sections` | `[runtime]`, `[http]`, `[queue]`, `[log]` |
 //! | `limits` | `[defaults]`, and their overrides in a handler |
+//! | `options` | those of them that say how a queue treats its entries |
 //! | `handler` | `[[handler]]` |
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gristmill_core::{HandlerName, Pattern, RetryPolicy, Subscription};
+use gristmill_core::{HandlerName, Pattern, Subscription};
+use gristmill_queue::QueueOptions;
 
 pub use self::error::{Color, ConfigErrors, Problem};
 use self::reader::Reader;
@@ -30,6 +32,7 @@ mod expand;
 mod handler;
 mod keys;
 mod limits;
+mod options;
 mod reader;
 mod sections;
 mod setting;
@@ -77,9 +80,25 @@ fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, folder: &Path) -> Conf
     let runtime = sections::runtime(reader, &root, folder);
     let listen = sections::http(reader, &root);
     let queue = sections::queue(reader, &root);
-    let defaults = limits::defaults(reader, &root);
-    let handlers = handler::all(reader, &root, &defaults, folder);
-    Config { data_dir: runtime.data_dir, shutdown_grace: runtime.shutdown_grace, listen, queue, handlers }
+    let log_retention = sections::log(reader, &root);
+    let shared = Shared { defaults: limits::defaults(reader, &root), max_event_size: queue.max_event_size(), folder };
+    let handlers = handler::all(reader, &root, &shared);
+    Config {
+        data_dir: runtime.data_dir,
+        shutdown_grace: runtime.shutdown_grace,
+        listen,
+        queue: queue.config(),
+        log_retention,
+        handlers,
+    }
+}
+
+/// What every handler is read with.
+struct Shared<'a> {
+    defaults: limits::Limits,
+    max_event_size: Option<setting::Effective<u64>>,
+    /// Paths start here.
+    folder: &'a Path,
 }
 
 /// A deployment, checked: every value is in range and every contradiction was reported.
@@ -93,6 +112,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The engine and its durability.
     pub queue: QueueConfig,
+    /// For how long published events are kept in the log. Default: there is no log.
+    pub log_retention: Option<Duration>,
     /// Every `[[handler]]`, in the order of the file.
     pub handlers: Vec<HandlerConfig>,
 }
@@ -106,6 +127,14 @@ pub struct QueueConfig {
     pub durability: DurabilityKind,
     /// The largest event, in bytes. Default: 1 MiB.
     pub max_event_size: u64,
+    /// For how long a publish is remembered, so that it is not repeated; zero: not at all. Default: 10 minutes.
+    pub idempotency_window: Duration,
+    /// Free disk space below which publishes are refused, in bytes. Default: 256 MiB.
+    pub disk_reserve: u64,
+    /// Memory for what is not yet in sorted files, in bytes. Default: 64 MiB.
+    pub write_buffer: u64,
+    /// Memory for what is read, in bytes. Default: 32 MiB.
+    pub cache: u64,
 }
 
 /// `engine = …`.
@@ -143,10 +172,8 @@ pub struct HandlerConfig {
     pub timeout: Duration,
     /// Cap on the memory of one instance, in bytes. Default: 64 MiB.
     pub memory: u64,
-    /// Attempts and backoff.
-    pub retry: RetryPolicy,
-    /// Lease of a delivery; longer than `timeout` and some grace. Default: 30 s.
-    pub lease: Duration,
+    /// How its queue treats entries. The lease is longer than `timeout` and some grace.
+    pub queue: QueueOptions,
     /// Types of events that it may emit.
     pub emit: Vec<Pattern>,
 }

@@ -12,6 +12,7 @@ use super::keys::{Keys, ROOT};
 use super::setting::Setting;
 use super::suggest::quoted;
 use super::syntax::Tree;
+use super::values::UNLIMITED;
 
 /// Reads values, and remembers what is wrong with them.
 pub(super) struct Reader<'a> {
@@ -122,6 +123,19 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// What `read` makes of `entry`; `Some(None)` where it says "unlimited".
+    pub(super) fn unless_unlimited<T>(
+        &mut self,
+        entry: &Entry<'_>,
+        read: impl FnOnce(&mut Self, &Entry<'_>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        let text = entry.value.get_ref().as_str().map(|text| expand(text, self.environment));
+        if text.is_some_and(|text| text.is_ok_and(|text| text == UNLIMITED)) {
+            return Some(None);
+        }
+        read(self, entry).map(Some)
     }
 
     /// The entries of a list, each with the list's key.

@@ -1,13 +1,14 @@
-//! `[runtime]`, `[http]` and `[queue]`.
+//! `[runtime]`, `[http]`, `[queue]` and `[log]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::Problem;
 use super::keys;
 use super::reader::{Entry, Reader, Table};
-use super::setting::Setting;
+use super::setting::{Effective, Setting};
 use super::suggest::quoted;
 use super::values::Allowed;
 use super::{DurabilityKind, EngineKind, QueueConfig};
@@ -15,8 +16,16 @@ use super::{DurabilityKind, EngineKind, QueueConfig};
 const DATA_DIR: &str = "data";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const SHUTDOWN_GRACE: Allowed<Duration> =
-    Allowed { range: Duration::ZERO..=Duration::from_hours(1), default: Duration::from_secs(10) };
-const MAX_EVENT_SIZE: Allowed<u64> = Allowed { range: 1 << 10..=16 << 20, default: 1 << 20 };
+    Allowed::within(Duration::ZERO..=Duration::from_hours(1), Duration::from_secs(10));
+const MAX_EVENT_SIZE: Allowed<u64> = Allowed::within(1 << 10..=16 << 20, 1 << 20);
+const IDEMPOTENCY_WINDOW: Allowed<Duration> =
+    Allowed::within(Duration::ZERO..=Duration::from_hours(30 * 24), Duration::from_mins(10));
+const DISK_RESERVE: Allowed<u64> = Allowed::within(0..=1 << 40, 256 << 20);
+const WRITE_BUFFER: Allowed<u64> = Allowed::within(1 << 20..=4 << 30, 64 << 20);
+const CACHE: Allowed<u64> = Allowed::within(1 << 20..=64 << 30, 32 << 20);
+const KEPT_FOR: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(3_650 * 24);
+const LOG_RETENTION: Allowed<Duration> =
+    Allowed::unset(KEPT_FOR, Duration::from_hours(7 * 24), "without it there is no log");
 const ENGINES: [(&str, EngineKind); 2] = [("rocksdb", EngineKind::Rocksdb), ("memory", EngineKind::Memory)];
 const DURABILITIES: [(&str, DurabilityKind); 2] = [("fsync", DurabilityKind::Fsync), ("os", DurabilityKind::Os)];
 /// Engines that have a name already, and nothing else.
@@ -51,27 +60,78 @@ pub(super) fn http(reader: &mut Reader<'_>, root: &Table<'_>) -> SocketAddr {
     }
 }
 
+/// What was written of `[queue]`.
+#[derive(Default)]
+pub(super) struct QueueSection {
+    engine: Setting<EngineKind>,
+    durability: Setting<DurabilityKind>,
+    max_event_size: Setting<u64>,
+    idempotency_window: Setting<Duration>,
+    disk_reserve: Setting<u64>,
+    write_buffer: Setting<u64>,
+    cache: Setting<u64>,
+}
+
 /// Reads `[queue]`.
-pub(super) fn queue(reader: &mut Reader<'_>, root: &Table<'_>) -> QueueConfig {
-    let (mut chosen, mut durability, mut size) = (Setting::Absent, Setting::Absent, Setting::Absent);
-    if let Some(table) = reader.section(root, "queue", &keys::QUEUE) {
-        chosen = reader.setting(&table, "engine", engine);
-        durability = reader.setting(&table, "durability", |reader, entry| reader.choice(entry, &DURABILITIES));
-        size = reader.setting(&table, "max-event-size", |reader, entry| reader.size(entry, &MAX_EVENT_SIZE));
+pub(super) fn queue(reader: &mut Reader<'_>, root: &Table<'_>) -> QueueSection {
+    let Some(table) = reader.section(root, "queue", &keys::QUEUE) else { return QueueSection::default() };
+    let section = QueueSection {
+        engine: reader.setting(&table, "engine", engine),
+        durability: reader.setting(&table, "durability", |reader, entry| reader.choice(entry, &DURABILITIES)),
+        max_event_size: reader.setting(&table, "max-event-size", |reader, entry| reader.size(entry, &MAX_EVENT_SIZE)),
+        idempotency_window: reader
+            .setting(&table, "idempotency-window", |reader, entry| reader.duration(entry, &IDEMPOTENCY_WINDOW)),
+        disk_reserve: reader.setting(&table, "disk-reserve", |reader, entry| reader.size(entry, &DISK_RESERVE)),
+        write_buffer: reader.setting(&table, "write-buffer", |reader, entry| reader.size(entry, &WRITE_BUFFER)),
+        cache: reader.setting(&table, "cache", |reader, entry| reader.size(entry, &CACHE)),
+    };
+    section.check(reader);
+    section
+}
+
+impl QueueSection {
+    /// Reports what means nothing to the memory engine.
+    fn check(&self, reader: &mut Reader<'_>) {
+        let Setting::Written { value: EngineKind::Memory, span: engine } = &self.engine else { return };
+        let on_disk = [
+            ("durability", "durability", self.durability.span()),
+            ("disk-reserve", "disk", self.disk_reserve.span()),
+            ("write-buffer", "write buffer", self.write_buffer.span()),
+            ("cache", "cache", self.cache.span()),
+        ];
+        for (key, what, span) in on_disk {
+            if let Some(span) = span {
+                let problem = Problem::new(format!("the memory engine has no {what}"), span, "contradicts the engine")
+                    .context(engine.clone(), "everything ends with the process")
+                    .help(format!("remove `{key}`, or write: engine = \"rocksdb\""));
+                reader.report(problem);
+            }
+        }
     }
-    if let (Setting::Written { value: EngineKind::Memory, span: engine }, Setting::Written { span, .. }) =
-        (&chosen, &durability)
-    {
-        let problem = Problem::new("the memory engine has no durability", span.clone(), "contradicts the engine")
-            .context(engine.clone(), "everything ends with the process")
-            .help("remove `durability`, or write: engine = \"rocksdb\"");
-        reader.report(problem);
+
+    /// `max-event-size`, to be compared with others.
+    pub(super) fn max_event_size(&self) -> Option<Effective<u64>> {
+        self.max_event_size.effective(MAX_EVENT_SIZE.default)
     }
-    QueueConfig {
-        engine: chosen.value_or(EngineKind::Rocksdb),
-        durability: durability.value_or(DurabilityKind::Fsync),
-        max_event_size: size.value_or(MAX_EVENT_SIZE.default),
+
+    /// What counts.
+    pub(super) fn config(&self) -> QueueConfig {
+        QueueConfig {
+            engine: self.engine.value_or(EngineKind::Rocksdb),
+            durability: self.durability.value_or(DurabilityKind::Fsync),
+            max_event_size: self.max_event_size.value_or(MAX_EVENT_SIZE.default),
+            idempotency_window: self.idempotency_window.value_or(IDEMPOTENCY_WINDOW.default),
+            disk_reserve: self.disk_reserve.value_or(DISK_RESERVE.default),
+            write_buffer: self.write_buffer.value_or(WRITE_BUFFER.default),
+            cache: self.cache.value_or(CACHE.default),
+        }
     }
+}
+
+/// Reads `[log]`: for how long published events are kept in the log; `None`: there is none.
+pub(super) fn log(reader: &mut Reader<'_>, root: &Table<'_>) -> Option<Duration> {
+    let table = reader.section(root, "log", &keys::LOG)?;
+    reader.setting(&table, "retention", |reader, entry| reader.duration(entry, &LOG_RETENTION)).value()
 }
 
 /// A path, as written.

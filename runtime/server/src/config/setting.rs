@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 /// What became of a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) enum Setting<T> {
     /// Nobody wrote it.
+    #[default]
     Absent,
     /// It was written, and is wrong; that was reported.
     Invalid,
@@ -47,6 +48,14 @@ impl<T: Clone> Setting<T> {
         match self {
             Self::Written { value, .. } => value.clone(),
             Self::Absent | Self::Invalid => default,
+        }
+    }
+
+    /// Where it was written, if somebody wrote a right one.
+    pub(super) fn span(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Written { span, .. } => Some(span.clone()),
+            Self::Absent | Self::Invalid => None,
         }
     }
 

@@ -12,12 +12,67 @@ use super::error::Problem;
 use super::reader::{Entry, Reader, Text};
 use super::suggest::{closest, either, quoted};
 
+/// The word for the absence of a limit.
+pub(super) const UNLIMITED: &str = "unlimited";
+
 /// What a value may be.
 pub(super) struct Allowed<T> {
     /// From least to most.
     pub(super) range: RangeInclusive<T>,
-    /// What it is when nobody writes it.
+    /// What it is when nobody writes it; where that is nothing, a value that would do.
     pub(super) default: T,
+    limit: Limit,
+}
+
+/// Whether a value may be "unlimited": see [`Reader::unless_unlimited`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// It may not.
+    Required,
+    /// It may.
+    Optional,
+    /// It is, when nobody writes it.
+    Absent,
+    /// It may not; this is what holds when nobody writes it.
+    Unset(&'static str),
+}
+
+impl<T> Allowed<T> {
+    /// From least to most.
+    pub(super) const fn within(range: RangeInclusive<T>, default: T) -> Self {
+        Self { range, default, limit: Limit::Required }
+    }
+
+    /// From least to most, or "unlimited".
+    pub(super) const fn optional(range: RangeInclusive<T>, default: T) -> Self {
+        Self { range, default, limit: Limit::Optional }
+    }
+
+    /// From least to most, or "unlimited", which is the default.
+    pub(super) const fn unlimited(range: RangeInclusive<T>, example: T) -> Self {
+        Self { range, default: example, limit: Limit::Absent }
+    }
+
+    /// From least to most; `otherwise` says what holds when nobody writes it.
+    pub(super) const fn unset(range: RangeInclusive<T>, example: T, otherwise: &'static str) -> Self {
+        Self { range, default: example, limit: Limit::Unset(otherwise) }
+    }
+
+    /// What it is when nobody writes it; `None`: there is no limit.
+    pub(super) fn default_limit(&self) -> Option<T>
+    where
+        T: Copy,
+    {
+        (self.limit != Limit::Absent).then_some(self.default)
+    }
+
+    /// What to add to the help of a wrong value.
+    const fn or_unlimited(&self) -> &'static str {
+        match self.limit {
+            Limit::Optional | Limit::Absent => "; \"unlimited\" is allowed too",
+            Limit::Required | Limit::Unset(_) => "",
+        }
+    }
 }
 
 /// How a quantity is read from text with a unit, and written as such.
@@ -85,7 +140,8 @@ impl Reader<'_> {
     ) -> Option<u32> {
         let DeValue::Integer(written) = entry.value.get_ref() else {
             let in_quotes = entry.value.get_ref().as_str().filter(|text| text.parse::<u32>().is_ok());
-            self.not_a_number(entry, in_quotes, "an integer", &allowed.default.to_string());
+            let example = format!("{}{}", allowed.default, allowed.or_unlimited());
+            self.not_a_number(entry, in_quotes, "an integer", &example);
             return None;
         };
         // What does not fit is too large: the least `i64` and more are all in an `i128`.
@@ -121,6 +177,20 @@ impl Reader<'_> {
         None
     }
 
+    /// `entry` as `true` or `false`.
+    pub(super) fn boolean(&mut self, entry: &Entry<'_>, example: bool) -> Option<bool> {
+        let DeValue::Boolean(value) = entry.value.get_ref() else {
+            let in_quotes = entry.value.get_ref().as_str().filter(|text| ["true", "false"].contains(text));
+            let help = match in_quotes {
+                Some(word) => format!("write it without quotes: {} = {word}", entry.key),
+                None => format!("for example: {} = {example}", entry.key),
+            };
+            self.wrong_type(entry, "true or false", &help);
+            return None;
+        };
+        Some(*value)
+    }
+
     /// `entry` as one of `words`.
     pub(super) fn choice<T: Copy>(&mut self, entry: &Entry<'_>, words: &[(&'static str, T)]) -> Option<T> {
         let example = words.first().map_or("", |(name, _)| name);
@@ -153,7 +223,8 @@ impl Reader<'_> {
             DeValue::Float(number) => Text::bare(number.as_str().to_owned(), entry),
             DeValue::String(_) => self.string(entry, &format!("\"{example}\""))?,
             _ => {
-                self.wrong_type(entry, quantity.kind, &format!("for example: {} = \"{example}\"", entry.key));
+                let help = format!("for example: {} = \"{example}\"{}", entry.key, allowed.or_unlimited());
+                self.wrong_type(entry, quantity.kind, &help);
                 return None;
             }
         };
@@ -165,7 +236,8 @@ impl Reader<'_> {
             Err(UnitError::TooLarge) => out_of_range(Miss::Above),
             Err(error) => {
                 let (message, label) = quantity.explain(entry, &error);
-                let help = format!("for example: {} = \"{example}\"; the units are {}", entry.key, quantity.units);
+                let or = allowed.or_unlimited();
+                let help = format!("for example: {} = \"{example}\"; the units are {}{or}", entry.key, quantity.units);
                 text.problem(message, label).help(help)
             }
         };
@@ -223,7 +295,13 @@ struct Words {
 
 impl Words {
     fn of<T: Copy>(allowed: &Allowed<T>, show: impl Fn(T) -> String) -> Self {
-        Self { least: show(*allowed.range.start()), most: show(*allowed.range.end()), default: show(allowed.default) }
+        let default = match allowed.limit {
+            Limit::Required => format!("the default is {}", show(allowed.default)),
+            Limit::Optional => format!("the default is {}; \"{UNLIMITED}\" is allowed too", show(allowed.default)),
+            Limit::Absent => format!("the default is \"{UNLIMITED}\""),
+            Limit::Unset(otherwise) => otherwise.to_owned(),
+        };
+        Self { least: show(*allowed.range.start()), most: show(*allowed.range.end()), default }
     }
 
     fn message(&self, entry: &Entry<'_>) -> String {
@@ -240,6 +318,6 @@ impl Words {
     }
 
     fn help(&self, problem: Problem) -> Problem {
-        problem.help(format!("the default is {}", self.default))
+        problem.help(&*self.default)
     }
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use gristmill_core::{EntryId, QueueName, State};
-use gristmill_queue::{List, RedriveReply};
+use gristmill_queue::{Act, ActReply, Action, List, Operated, Operation, Selection};
 use serde::Deserialize;
 
 use super::model::{self, Redriven};
@@ -70,15 +70,22 @@ pub(super) async fn entry(Shared(api): Shared<Api>, path: Segment) -> Result<Jso
 
 pub(super) async fn redrive(Shared(api): Shared<Api>, path: Segment) -> Result<Json<Redriven>, Problem> {
     let entry = entry_id(path)?;
-    let reply = api.queue.redrive(vec![entry.clone()]).await?.pop();
-    match reply {
-        Some(RedriveReply::Redriven) => Ok(Json(Redriven { entry, state: State::Ready })),
-        Some(RedriveReply::NotDead(state)) => {
+    let act = Act { action: Action::Redrive, on: Selection::Entries(vec![entry.clone()]), rate: None };
+    let Operated { mut replies, .. } = api.queue.operate(Operation::Act(act)).await?;
+    match replies.pop() {
+        // Behind others of its ordering key it waits.
+        Some(ActReply::Done) => match api.queue.get(entry.clone()).await? {
+            Some(now) => Ok(Json(Redriven { entry, state: now.state })),
+            None => Err(unknown_entry(&entry)),
+        },
+        Some(ActReply::WrongState(state)) => {
             let detail = format!("entry `{entry}` is {state}; only a dead letter can be redriven");
             Err(Problem::new(NOT_DEAD, detail))
         }
-        Some(RedriveReply::Unknown) => Err(unknown_entry(&entry)),
-        None => Err(Problem::new(problem::INTERNAL, "the engine did not answer the redrive")),
+        Some(ActReply::Unknown) => Err(unknown_entry(&entry)),
+        Some(ActReply::Moved(_)) | None => {
+            Err(Problem::new(problem::INTERNAL, "the engine did not answer the redrive"))
+        }
     }
 }
 

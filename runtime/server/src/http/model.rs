@@ -24,6 +24,8 @@ pub struct Queue {
     pub handler: Option<HandlerName>,
     /// Whether an operator has paused it.
     pub paused: bool,
+    /// Why; `null`: it is not paused.
+    pub pause_reason: Option<String>,
     /// Entries that are not due yet.
     pub scheduled: u64,
     /// Entries that wait for an earlier one of their ordering key.
@@ -38,7 +40,9 @@ pub struct Queue {
     pub dead: u64,
     /// Entries that were withdrawn.
     pub cancelled: u64,
-    /// How long the entry that is claimed next has been ready, in milliseconds.
+    /// Attributes and data of the entries that are scheduled, waiting, ready or leased.
+    pub bytes: u64,
+    /// How long the entry that has waited longest has been ready, in milliseconds.
     pub oldest_ready_ms: Option<u64>,
     /// When the next scheduled entry is due.
     pub next_due: Option<Time>,
@@ -51,6 +55,8 @@ pub struct Queue {
 pub struct Totals {
     /// Entries that came in.
     pub published: u64,
+    /// Publishes that repeated an earlier one.
+    pub duplicates: u64,
     /// Deliveries that were acked.
     pub acked: u64,
     /// Deliveries that failed and were scheduled again.
@@ -61,6 +67,8 @@ pub struct Totals {
     pub dead_lettered: u64,
     /// Dead letters that were redriven.
     pub redriven: u64,
+    /// Entries that were cancelled.
+    pub cancelled: u64,
 }
 
 /// An event in a queue, and what has happened to it.
@@ -74,6 +82,8 @@ pub struct Entry {
     pub state: State,
     /// 0 to 255, higher first.
     pub priority: u8,
+    /// Its ordering key; `null`: it has none.
+    pub key: Option<String>,
     /// Attempts that count, since publish or the last redrive; the running one included.
     pub attempts: u32,
     /// When it was published.
@@ -128,7 +138,7 @@ pub struct PublishResult {
     pub status: PublishStatus,
     /// How durable it is: `fsync`, `os` or `memory`; `null` when it was refused.
     pub durability: Option<String>,
-    /// Where it is now.
+    /// Its entries: those just made, or those of the earlier publish that it repeats.
     pub entries: Vec<EntryRef>,
     /// Why it was refused.
     pub error: Option<Problem>,
@@ -148,7 +158,7 @@ impl PublishResult {
 pub enum PublishStatus {
     /// It is in its queues.
     Accepted,
-    /// It had been there already, and was not added again.
+    /// It was published before, within the idempotency window, and was not added again.
     Duplicate,
     /// It is in none.
     Refused,
@@ -168,7 +178,7 @@ pub struct EntryRef {
 pub struct Redriven {
     /// The entry.
     pub entry: EntryId,
-    /// Its new state.
+    /// Its state now; it may be handled already.
     pub state: State,
 }
 

@@ -44,6 +44,15 @@ pub const UNKNOWN_QUEUE: Kind = kind("urn:gristmill:problem:unknown-queue", "Unk
 pub const UNKNOWN_ENTRY: Kind = kind("urn:gristmill:problem:unknown-entry", "Unknown entry", StatusCode::NOT_FOUND);
 /// Only dead letters can be redriven.
 pub const NOT_DEAD: Kind = kind("urn:gristmill:problem:not-dead", "Not a dead letter", StatusCode::CONFLICT);
+/// A queue holds as much as it may.
+pub const QUEUE_FULL: Kind = kind("urn:gristmill:problem:queue-full", "Queue full", StatusCode::TOO_MANY_REQUESTS);
+/// The event was published before, and may not be again.
+pub const DUPLICATE: Kind = kind("urn:gristmill:problem:duplicate", "Published before", StatusCode::CONFLICT);
+/// What is left of the disk is for settling.
+pub const DISK_FULL: Kind =
+    kind("urn:gristmill:problem:disk-full", "Disk nearly full", StatusCode::INSUFFICIENT_STORAGE);
+/// The engine cannot do it.
+pub const UNSUPPORTED: Kind = kind("urn:gristmill:problem:unsupported", "Unsupported", StatusCode::NOT_IMPLEMENTED);
 /// There is nothing at this path.
 pub const UNKNOWN_PATH: Kind = kind("urn:gristmill:problem:unknown-path", "Unknown path", StatusCode::NOT_FOUND);
 /// The path does not understand this method.
@@ -100,14 +109,14 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// A 503 says when to come back: the engine reopens within seconds.
+/// A 503 and a 429 say when to come back: the engine reopens within seconds, and handlers make room.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -134,6 +143,16 @@ impl From<&PublishError> for Problem {
             ),
             // The publisher named no queue: the routes and the engine disagree.
             PublishError::UnknownQueue(_) => Self::new(INTERNAL, error.to_string()),
+            PublishError::InvalidKey { .. } => Self::new(INVALID_REQUEST, error.to_string()),
+            PublishError::Full { queue, .. } => Self::new(
+                QUEUE_FULL,
+                format!(
+                    "{error}; publish again once some are handled, or raise the limit of the handler `{queue}` in \
+                     runtime.toml"
+                ),
+            ),
+            PublishError::Duplicate(_) => Self::new(DUPLICATE, error.to_string()),
+            PublishError::DiskFull { .. } => Self::new(DISK_FULL, format!("{error}; make room, and publish again")),
         }
     }
 }
@@ -143,6 +162,7 @@ impl From<QueueError> for Problem {
         let kind = match error {
             QueueError::UnknownQueue(_) => UNKNOWN_QUEUE,
             QueueError::InvalidRequest(_) => INVALID_REQUEST,
+            QueueError::Unsupported { .. } => UNSUPPORTED,
             QueueError::Unavailable(_) | QueueError::Closed => UNAVAILABLE,
             QueueError::Corrupt(_) => INTERNAL,
         };
@@ -153,5 +173,30 @@ impl From<QueueError> for Problem {
 impl From<serde_json::Error> for Problem {
     fn from(error: serde_json::Error) -> Self {
         Self::new(INTERNAL, format!("the answer cannot be written as JSON: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gristmill_queue::{EntryRef, Limit};
+
+    use super::*;
+
+    #[test]
+    fn refusals_have_a_status_and_say_what_to_do() {
+        let entry = EntryRef { queue: "orders".parse().unwrap(), entry: "0-1".parse().unwrap() };
+        let full = |limit| PublishError::Full { queue: "orders".parse().unwrap(), limit };
+        let cases = [
+            (full(Limit::Events(10)), 429, "it may hold 10 events; publish again once"),
+            (full(Limit::Bytes(10)), 429, "it may hold 10 bytes; publish again once"),
+            (PublishError::Duplicate(vec![entry]), 409, "published before, as 0-1"),
+            (PublishError::DiskFull { available: 1, reserve: 2 }, 507, "make room"),
+            (PublishError::InvalidKey { name: "dedupe key", len: 0 }, 400, "dedupe key"),
+        ];
+        for (error, status, words) in cases {
+            let problem = Problem::from(&error);
+            assert_eq!(problem.status, status, "{error}");
+            assert!(problem.detail.contains(words), "{}", problem.detail);
+        }
     }
 }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use gristmill_core::units::format_size;
 use gristmill_core::{Event, EventError, json};
-use gristmill_queue::{EntryRef, Publish, PublishError, Published};
+use gristmill_queue::{Accepted, EntryRef, Publish, PublishError, Published};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -189,12 +189,15 @@ async fn chunk(api: &Api, judged: impl Iterator<Item = Judged>) -> Result<Vec<Pu
     Ok(answered.collect())
 }
 
-fn result(name: Name, durability: &str, answer: Option<Result<Vec<EntryRef>, PublishError>>) -> PublishResult {
+fn result(name: Name, durability: &str, answer: Option<Result<Accepted, PublishError>>) -> PublishResult {
     match answer {
-        Some(Ok(entries)) => PublishResult {
+        Some(Ok(Accepted { status, entries })) => PublishResult {
             source: name.source,
             id: name.id,
-            status: PublishStatus::Accepted,
+            status: match status {
+                gristmill_queue::PublishStatus::Accepted => PublishStatus::Accepted,
+                gristmill_queue::PublishStatus::Duplicate => PublishStatus::Duplicate,
+            },
             durability: Some(durability.to_owned()),
             entries: entries.into_iter().map(|EntryRef { queue, entry }| model::EntryRef { queue, entry }).collect(),
             error: None,

@@ -17,7 +17,7 @@
 //! | `test.loop` | computes for ever |
 //! | `test.sleep` | waits in the host for 30 s |
 //! | `test.alloc` | takes and touches memory without end |
-//! | `test.emit` | emits `data.count` (1) events of type `data.type` (`test.emitted`) with the data `{"n":0}` and so on, then acks |
+//! | `test.emit` | emits `data.count` (1) events of type `data.type` (`test.emitted`) with the data `{"n":0}` and so on, with `data.key` and `data.dedupe_key` if they are given, then acks |
 //! | `test.emit-then-retry` | emits the same, then retries |
 //! | `test.emit-then-reject` | emits the same, then rejects |
 //! | `test.emit-then-trap` | emits the same, then traps |
@@ -114,11 +114,16 @@ fn emit_many(event: &Event<Raw>) -> Result<(), Error> {
     struct Emission {
         count: Option<u32>,
         r#type: Option<String>,
+        key: Option<String>,
+        dedupe_key: Option<String>,
     }
-    let Emission { count, r#type } = if event.data.0.is_some() { event.data.json()? } else { Emission::default() };
+    let Emission { count, r#type, key, dedupe_key } =
+        if event.data.0.is_some() { event.data.json()? } else { Emission::default() };
     let ty = r#type.unwrap_or_else(|| "test.emitted".to_owned());
     for n in 0..count.unwrap_or(1) {
-        emit(NewEvent::new(&ty).json(&json!({ "n": n }))?)?;
+        let mut new = NewEvent::new(&ty).json(&json!({ "n": n }))?;
+        (new.key, new.dedupe_key) = (key.clone(), dedupe_key.clone());
+        emit(new)?;
     }
     Ok(())
 }

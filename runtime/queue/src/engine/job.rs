@@ -1,0 +1,432 @@
+//! Jobs: operations on many entries, done in steps between other work.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use gristmill_core::{EntryId, Monotonic, OutcomeKind, State as EntryState, Timestamp};
+
+use super::Now;
+use super::act::{self, Deed};
+use super::body;
+use super::entry::{EncodedEvent, EntryRecord};
+use super::ids::EntryKey;
+use super::keys::{DueKey, Family, Key, QueueId};
+use super::log;
+use super::moves::{self, BodyOf, InHand};
+use super::page::{self, Wanted};
+use super::read::{self, Found, Whereabouts};
+use super::records::{LogRecord, TimerRecord};
+use super::state::{State, allowed_ahead, tokens};
+use super::store::Tx;
+use super::sweep::SWEEP;
+use crate::contract::{
+    Act, ActReply, Action, Filter, Operated, QueueError, Rate, Replay, ReplayFrom, ReplayWhat, Selection,
+};
+
+/// An operation in progress.
+pub(crate) struct Job {
+    work: Work,
+    pace: Option<Pace>,
+    done: Operated,
+}
+
+/// Whether a job goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Finished,
+    /// At once.
+    More,
+    /// At that time.
+    Later(Monotonic),
+}
+
+enum Work {
+    Named { action: Action, deed: Deed, entries: VecDeque<EntryId> },
+    Selected(Box<Selected>),
+    Replay(Box<Replaying>),
+    Delete(Emptying),
+}
+
+/// Entries that match a filter.
+struct Selected {
+    deed: Deed,
+    queue: QueueId,
+    filter: Filter,
+    states: VecDeque<EntryState>,
+    after: Option<Key>,
+    /// Only what was there when it began: an entry that a redrive brings back may die again.
+    before: u64,
+    left: u64,
+}
+
+struct Replaying {
+    queue: QueueId,
+    request: Replay,
+    from: Timestamp,
+    until: Timestamp,
+    before: u64,
+    after: Option<Key>,
+}
+
+/// A queue that is being deleted.
+struct Emptying {
+    queue: QueueId,
+    stage: usize,
+    after: Option<Key>,
+}
+
+/// No more than a rate allows.
+struct Pace {
+    rate: Rate,
+    at: Monotonic,
+}
+
+impl Pace {
+    fn new(rate: Rate) -> Self {
+        Self { rate, at: Monotonic::default() }
+    }
+
+    fn spend(&mut self, count: usize, now: Monotonic) {
+        let since = Duration::try_from_secs_f64(count as f64 / self.rate.per_second).unwrap_or(Duration::MAX);
+        self.at = self.at.max(now).after(since);
+    }
+
+    fn next(&self) -> Monotonic {
+        let next = self.at.since(Monotonic::from_start(allowed_ahead(self.rate)));
+        Monotonic::from_start(next).after(Duration::from_micros(1))
+    }
+}
+
+impl Job {
+    /// An action on some entries.
+    pub(crate) fn act(state: &mut State, act: Act) -> Result<Self, QueueError> {
+        let deed = Deed::new(state, &act.action)?;
+        let work = match act.on {
+            Selection::Entries(entries) => Work::Named { action: act.action, deed, entries: entries.into() },
+            Selection::Where(filter) => {
+                let queue = state.queue_id(&filter.queue)?;
+                let states = states(&act.action, &filter)?;
+                let left = filter.limit.unwrap_or(u64::MAX);
+                let before = state.next_number()?;
+                Work::Selected(Box::new(Selected { deed, queue, filter, states, after: None, before, left }))
+            }
+        };
+        Ok(Self { work, pace: act.rate.map(Pace::new), done: Operated::default() })
+    }
+
+    pub(crate) fn replay(state: &mut State, request: Replay, now: Now) -> Result<Self, QueueError> {
+        if state.settings.log_retention.is_none() && state.log.is_empty() {
+            return Err(QueueError::InvalidRequest(
+                "there is no event log to replay: set its retention first".to_owned(),
+            ));
+        }
+        let from = match request.from {
+            ReplayFrom::Start => Timestamp::EPOCH,
+            ReplayFrom::Time(time) => time,
+        };
+        let work = Replaying {
+            queue: state.queue_id(&request.into)?,
+            from,
+            until: request.until.unwrap_or(now.wall),
+            before: state.next_number()?,
+            after: None,
+            request,
+        };
+        let pace = work.request.rate.map(Pace::new);
+        Ok(Self { work: Work::Replay(Box::new(work)), pace, done: Operated::default() })
+    }
+
+    /// The rest of a queue's deletion.
+    pub(crate) fn delete(queue: QueueId) -> Self {
+        let work = Work::Delete(Emptying { queue, stage: 0, after: None });
+        Self { work, pace: None, done: Operated::default() }
+    }
+
+    /// Whether it must be finished even if nobody waits for it.
+    pub(crate) const fn outlives_its_caller(&self) -> bool {
+        matches!(self.work, Work::Delete(_))
+    }
+
+    pub(crate) fn into_result(self) -> Operated {
+        self.done
+    }
+
+    /// The queue that entries move to was deleted meanwhile.
+    fn lost_its_target(&self, state: &State) -> bool {
+        let deed = match &self.work {
+            Work::Named { deed, .. } => *deed,
+            Work::Selected(selected) => selected.deed,
+            Work::Replay(_) | Work::Delete(_) => return false,
+        };
+        matches!(deed, Deed::Move(to) if state.queues.get(&to).is_none_or(|queue| queue.deleting))
+    }
+
+    /// Does some of it.
+    pub(crate) fn step(&mut self, state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Step, QueueError> {
+        let budget = match &self.pace {
+            None => SWEEP,
+            Some(pace) => tokens(pace.rate, pace.at, now.monotonic).min(SWEEP),
+        };
+        if budget == 0 {
+            return Ok(Step::Later(self.pace.as_ref().map_or(now.monotonic, Pace::next)));
+        }
+        if self.lost_its_target(state) {
+            return Ok(Step::Finished);
+        }
+        let before = self.done.changed;
+        let finished = match &mut self.work {
+            Work::Named { action, deed, entries } => {
+                named(state, tx, (action, *deed, entries), &mut self.done, budget, now)?
+            }
+            Work::Selected(selected) => selected.step(state, tx, &mut self.done, budget, now)?,
+            Work::Replay(replay) => replay.step(state, tx, &mut self.done, budget, now)?,
+            Work::Delete(emptying) => emptying.step(state, tx, &mut self.done, now)?,
+        };
+        let changed = usize::try_from(self.done.changed - before).unwrap_or(usize::MAX);
+        if let Some(pace) = &mut self.pace {
+            pace.spend(changed, now.monotonic);
+        }
+        Ok(if finished { Step::Finished } else { Step::More })
+    }
+}
+
+fn states(action: &Action, filter: &Filter) -> Result<VecDeque<EntryState>, QueueError> {
+    let possible = action.applies_to();
+    if let Some(wrong) = filter.states.iter().find(|state| !possible.contains(state)) {
+        let names: Vec<_> = possible.iter().map(|state| state.as_str()).collect();
+        return Err(QueueError::InvalidRequest(format!(
+            "the action does not apply to {wrong} entries, only to those that are {}",
+            names.join(", ")
+        )));
+    }
+    if let Action::Move(to) = action
+        && *to == filter.queue
+    {
+        return Err(QueueError::InvalidRequest(format!("the entries are in queue `{to}` already")));
+    }
+    let mut states = if filter.states.is_empty() { possible.to_vec() } else { filter.states.clone() };
+    // As in `STAGES`: nothing that waits moves up in between, and is handled or passed over.
+    states.sort_by_key(|state| STAGES.iter().position(|stage| stage == state));
+    states.dedup();
+    Ok(states.into())
+}
+
+fn named(
+    state: &mut State,
+    tx: &mut Tx<'_>,
+    (action, deed, entries): (&Action, Deed, &mut VecDeque<EntryId>),
+    done: &mut Operated,
+    budget: usize,
+    now: Now,
+) -> Result<bool, QueueError> {
+    for _ in 0..budget {
+        let Some(id) = entries.pop_front() else { break };
+        let key =
+            EntryKey::parse(&id, state.salt).filter(|key| state.queues.get(&key.queue).is_some_and(|q| !q.deleting));
+        let found = key.map(|key| read::find(tx, state, key)).transpose()?.flatten();
+        let reply = match found {
+            None => ActReply::Unknown,
+            Some(found) if !action.applies_to().contains(&found.at.state()) => ActReply::WrongState(found.at.state()),
+            Some(found) if deed == Deed::Move(found.queue) => ActReply::WrongState(found.at.state()),
+            Some(found) => {
+                done.changed += 1;
+                act::act(state, tx, deed, found, now)?
+            }
+        };
+        done.replies.push(reply);
+    }
+    Ok(entries.is_empty())
+}
+
+impl Selected {
+    fn step(
+        &mut self,
+        state: &mut State,
+        tx: &mut Tx<'_>,
+        done: &mut Operated,
+        budget: usize,
+        now: Now,
+    ) -> Result<bool, QueueError> {
+        // The queue may have been deleted meanwhile.
+        let (Some(&kind), Some(queue)) = (self.states.front(), state.queues.get(&self.queue)) else { return Ok(true) };
+        let wanted =
+            Wanted { queue: self.queue, state: kind, limit: budget, after: self.after.take(), from: queue.from };
+        let part = page::page(tx, state, &wanted)?;
+        for found in part.found {
+            if self.left == 0 {
+                return Ok(true);
+            }
+            if self.was_there(&found) && matches(&self.filter, &found, now) {
+                act::act(state, tx, self.deed, found, now)?;
+                done.changed += 1;
+                self.left -= 1;
+            }
+        }
+        self.after = part.next;
+        if self.after.is_none() {
+            self.states.pop_front();
+        }
+        Ok(self.states.is_empty() || self.left == 0)
+    }
+
+    /// Whether it was there when the job began: where it is now, if it may come back there; otherwise anywhere.
+    fn was_there(&self, found: &Found) -> bool {
+        let number = if self.deed == Deed::Redrive { position(found.at) } else { found.record.number };
+        number < self.before
+    }
+}
+
+/// The number that an entry got when it came to where it is.
+const fn position(at: Whereabouts) -> u64 {
+    match at {
+        Whereabouts::Ready(key) | Whereabouts::Leased(key) => key.position,
+        Whereabouts::Due(key) => key.position,
+        Whereabouts::Waiting(key) => key.position,
+        Whereabouts::Done(key) | Whereabouts::Dead(key) | Whereabouts::Cancelled(key) => key.position,
+    }
+}
+
+fn matches(filter: &Filter, found: &Found, now: Now) -> bool {
+    let last = found.past.history.last();
+    let age = now.wall.since(found.record.at);
+    let is = |outcome: &OutcomeKind| last.is_some_and(|last| last.outcome == *outcome);
+    let has_type = || {
+        let head = found.record.event.head();
+        head.is_ok_and(|head| filter.types.iter().any(|pattern| pattern.matches(head.ty)))
+    };
+    // A note at the end (its age, its time to live) is no attempt: the version is that of the last real one.
+    let version = || found.past.history.attempts().iter().rev().find_map(|attempt| attempt.version.as_deref());
+    let reason = || last.and_then(|last| last.reason.as_deref());
+    (filter.types.is_empty() || has_type())
+        && (filter.outcomes.is_empty() || filter.outcomes.iter().any(is))
+        && filter.reason.as_deref().is_none_or(|wanted| reason().is_some_and(|reason| reason.contains(wanted)))
+        && filter.version.as_deref().is_none_or(|wanted| version() == Some(wanted))
+        && filter.key.as_deref().is_none_or(|wanted| found.record.key() == Some(wanted))
+        && filter.older_than.is_none_or(|limit| age >= limit)
+        && filter.younger_than.is_none_or(|limit| age <= limit)
+}
+
+impl Replaying {
+    fn step(
+        &mut self,
+        state: &mut State,
+        tx: &mut Tx<'_>,
+        done: &mut Operated,
+        budget: usize,
+        now: Now,
+    ) -> Result<bool, QueueError> {
+        if state.queue(self.queue).is_ok_and(|queue| queue.deleting) || !state.queues.contains_key(&self.queue) {
+            return Ok(true);
+        }
+        let (records, next) = log::part(state, tx, (self.from, self.after.as_ref()), budget)?;
+        for record in records {
+            let event = EncodedEvent::from_bytes(record.event.clone());
+            if self.wants(&record, &event)? {
+                enter(state, tx, self.queue, &record, event, now)?;
+                done.changed += 1;
+            }
+        }
+        self.after = next;
+        // What was published after it began has larger numbers.
+        let is_past = |key: &Key| super::keys::LogKey::decode(key).is_ok_and(|key| key.position >= self.before);
+        Ok(self.after.as_ref().is_none_or(is_past))
+    }
+
+    fn wants(&self, record: &LogRecord, event: &EncodedEvent) -> Result<bool, QueueError> {
+        if record.at < self.from || record.at > self.until {
+            return Ok(false);
+        }
+        if self.request.what == ReplayWhat::Missing && record.queues.contains(&self.queue) {
+            return Ok(false);
+        }
+        if self.request.matching.is_empty() {
+            return Ok(true);
+        }
+        let event = event.decode(None)?;
+        Ok(self.request.matching.iter().any(|subscription| subscription.matches(&event)))
+    }
+}
+
+fn enter(
+    state: &mut State,
+    tx: &mut Tx<'_>,
+    queue: QueueId,
+    record: &LogRecord,
+    event: EncodedEvent,
+    now: Now,
+) -> Result<(), QueueError> {
+    let key = match (&record.key, &state.queue(queue)?.options.key.attribute) {
+        (Some(key), _) => Some(key.clone()),
+        (None, Some(attribute)) => event.decode(None)?.attribute(attribute).map(str::to_owned),
+        (None, None) => None,
+    };
+    body::share(tx, &event)?;
+    let number = state.next_number()?;
+    let entry = EntryRecord::new(number, record.priority, now.wall, key.as_deref(), event);
+    let hand = InHand::new(queue, entry);
+    let key = hand.key();
+    moves::admit(state, tx, hand, now)?;
+    if let Some(time_to_live) = state.queue(queue)?.options.time_to_live {
+        let at = DueKey { time: now.wall.after(time_to_live), queue, position: state.next_number()? };
+        moves::set_timer(state, tx, at, &TimerRecord::TimeToLive(key));
+    }
+    state.queue_mut(queue)?.totals.published += 1;
+    Ok(())
+}
+
+/// In which order a queue is emptied: what waits goes before that which it waits for.
+const STAGES: [EntryState; 6] = [
+    EntryState::Waiting,
+    EntryState::Scheduled,
+    EntryState::Ready,
+    EntryState::Done,
+    EntryState::Dead,
+    EntryState::Cancelled,
+];
+
+impl Emptying {
+    fn step(&mut self, state: &mut State, tx: &mut Tx<'_>, done: &mut Operated, now: Now) -> Result<bool, QueueError> {
+        let queue = self.queue;
+        let leased = state.flight.select(SWEEP, |_, lease| lease.queue() == queue);
+        for delivery in &leased {
+            drop_leased(state, tx, *delivery, now)?;
+            done.changed += 1;
+        }
+        if !leased.is_empty() {
+            return Ok(false);
+        }
+        if let Some(&kind) = STAGES.get(self.stage) {
+            let after = self.after.take();
+            let wanted = Wanted { queue, state: kind, limit: SWEEP, after, from: state.queue(queue)?.from };
+            let part = page::page(tx, state, &wanted)?;
+            for found in part.found {
+                let hand = moves::take(state, tx, found, now)?;
+                moves::forget(state, tx, &hand, BodyOf::Entry, now)?;
+                done.changed += 1;
+            }
+            self.after = part.next;
+            if self.after.is_none() {
+                self.stage += 1;
+            }
+            return Ok(false);
+        }
+        for family in [Family::DoneOrder, Family::Key] {
+            if !page::delete_some(tx, family, &queue.to_be_bytes(), SWEEP)? {
+                return Ok(false);
+            }
+        }
+        state.forget_queue(tx, queue);
+        Ok(true)
+    }
+}
+
+fn drop_leased(state: &mut State, tx: &mut Tx<'_>, delivery: u64, now: Now) -> Result<(), QueueError> {
+    let Some(lease) = state.remove_lease(tx, delivery) else { return Ok(()) };
+    tx.delete(Family::Ready, lease.key.encode());
+    let queue = lease.queue();
+    let counts = &mut state.queue_mut(queue)?.counts;
+    counts.leased = counts.leased.saturating_sub(1);
+    counts.bytes = counts.bytes.saturating_sub(lease.record.size());
+    let hand = InHand::leased(queue, lease.record, lease.past);
+    moves::forget(state, tx, &hand, BodyOf::Entry, now)
+}

@@ -1,0 +1,290 @@
+//! Reads, commits and syncs.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+use gristmill_core::Timestamp;
+use rocksdb::{ColumnFamily, CompactOptions, DB, FlushOptions, ReadOptions, SnapshotWithThreadMode, WriteBatch};
+
+use super::holder::Holder;
+use super::options::{ExpiredBefore, database, families};
+use super::space::DiskSpace;
+use super::synced::Synced;
+use super::{Settings, copies, unavailable};
+use crate::contract::{Durability, QueueError};
+use crate::engine::keys::Family;
+use crate::engine::store::{Snapshot, Space, Store, View, Visit, Write, Writes};
+
+pub(super) struct Rocks {
+    db: Arc<DB>,
+    directory: PathBuf,
+    durability: Durability,
+    synced: Synced,
+    space: DiskSpace,
+    expired: ExpiredBefore,
+    /// Memory for what is not yet in sorted files, in bytes: half of it for what is being written there.
+    write_buffer: u64,
+    /// Bytes committed to the log. Locked by whoever commits, and while a new log is begun.
+    log: Mutex<u64>,
+    /// Snapshots that may still be held.
+    snapshots: Mutex<Vec<Weak<Frozen>>>,
+    /// Bodies were deleted since space was given back last.
+    freed: AtomicBool,
+    /// Dropped last: until then the store is in use.
+    _holder: Holder,
+}
+
+impl Rocks {
+    pub(super) fn open(directory: &Path, settings: &Settings) -> Result<Self, QueueError> {
+        let expired = ExpiredBefore::default();
+        if settings.create {
+            std::fs::create_dir_all(directory)
+                .map_err(|error| QueueError::Unavailable(format!("cannot create {}: {error}", directory.display())))?;
+        } else if !directory.join("CURRENT").exists() {
+            let problem = format!("the store in {} is gone; it is used again when it is back", directory.display());
+            return Err(QueueError::Unavailable(problem));
+        }
+        let db = DB::open_cf_descriptors(&database(settings), directory, families(settings, &expired))
+            .map_err(|error| explain(directory, &error))?;
+        let holder = Holder::new(directory);
+        let synced = Synced::open(directory, db.latest_sequence_number(), settings.on_loss)?;
+        Ok(Self {
+            db: Arc::new(db),
+            directory: directory.to_owned(),
+            durability: settings.durability,
+            synced,
+            space: DiskSpace::new(directory, settings.disk_reserve),
+            expired,
+            write_buffer: settings.write_buffer,
+            log: Mutex::new(0),
+            snapshots: Mutex::default(),
+            freed: AtomicBool::new(true),
+            _holder: holder,
+        })
+    }
+
+    /// Begins a new log, and has what the old one holds written to sorted files.
+    ///
+    /// The old log is synced first, while nothing is committed: a power cut may keep of two unsynced logs the end of the
+    /// newer and not the end of the older one, and the store would open without the commits between. RocksDB by itself
+    /// does not sync before it begins a log; its own limits are therefore set so that this comes first.
+    fn begin_log(&self, written: &mut u64) -> Result<(), QueueError> {
+        self.persist()?;
+        let mut flush = FlushOptions::default();
+        flush.set_wait(false);
+        self.db.flush_cfs_opt(&self.families()?, &flush).map_err(|error| unavailable(&error))?;
+        *written = 0;
+        Ok(())
+    }
+
+    fn families(&self) -> Result<Vec<&ColumnFamily>, QueueError> {
+        Family::ALL.into_iter().map(|family| handle(&self.db, family)).collect()
+    }
+}
+
+/// Why a store cannot be opened, for the person who has to do something about it.
+fn explain(directory: &Path, error: &rocksdb::Error) -> QueueError {
+    let text = error.to_string();
+    let is_locked = text.contains("LOCK") && text.contains("temporarily unavailable") || text.contains("lock hold by");
+    if is_locked {
+        return QueueError::Unavailable(format!(
+            "{} is in use by {}; stop it, or talk to it over HTTP instead",
+            directory.display(),
+            Holder::describe(directory)
+        ));
+    }
+    let at = directory.display();
+    match unavailable(error) {
+        QueueError::Corrupt(_) => QueueError::Corrupt(format!("the store in {at}: {text}; restore it from a backup")),
+        _ => QueueError::Unavailable(format!("cannot open {at}: {text}")),
+    }
+}
+
+fn handle(db: &DB, family: Family) -> Result<&ColumnFamily, QueueError> {
+    let name = family.stored_name();
+    db.cf_handle(name).ok_or_else(|| QueueError::Corrupt(format!("the family `{name}` is missing")))
+}
+
+impl Store for Rocks {
+    fn current(&self) -> &dyn View {
+        self
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, QueueError> {
+        let frozen = Arc::new(Frozen(RwLock::new(Some(FrozenDb::new(self.db.clone(), |db| db.snapshot())))));
+        let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        if snapshots.len() >= snapshots.capacity() {
+            snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+        }
+        snapshots.push(Arc::downgrade(&frozen));
+        Ok(frozen)
+    }
+
+    fn commit(&self, writes: Writes) -> Result<(), QueueError> {
+        #[cfg(debug_assertions)]
+        crate::engine::discipline::check(self, &writes)?;
+        let mut batch = WriteBatch::default();
+        for (family, from, to) in writes.ranges() {
+            batch.delete_range_cf(handle(&self.db, *family)?, from, to);
+        }
+        for family in Family::ALL {
+            let writes = writes.family(family);
+            if writes.is_empty() {
+                continue;
+            }
+            let cf = handle(&self.db, family)?;
+            for (key, write) in writes {
+                match write {
+                    Write::Put(value) => batch.put_cf(cf, key, value),
+                    Write::Delete if family.is_single_delete() => batch.single_delete_cf(cf, key),
+                    Write::Delete => batch.delete_cf(cf, key),
+                }
+            }
+            if family == Family::Body && writes.iter().any(|(_, write)| *write == Write::Delete) {
+                self.freed.store(true, Ordering::Relaxed);
+            }
+        }
+        let mut written = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written > self.write_buffer / 2 {
+            self.begin_log(&mut written)?;
+        }
+        *written += batch.size_in_bytes() as u64;
+        self.db.write(batch).map_err(|error| unavailable(&error))
+    }
+
+    fn sync(&self) -> Result<(), QueueError> {
+        match self.durability {
+            Durability::Fsync => self.persist(),
+            Durability::Os | Durability::Memory => Ok(()),
+        }
+    }
+
+    fn persist(&self) -> Result<(), QueueError> {
+        // What is committed from now on may or may not be covered.
+        let sequence = self.db.latest_sequence_number();
+        self.db.flush_wal(true).map_err(|error| unavailable(&error))?;
+        self.synced.note(sequence);
+        Ok(())
+    }
+
+    fn space(&self) -> Option<Space> {
+        Some(self.space.look())
+    }
+
+    fn expire_origins(&self, now: Timestamp) {
+        self.expired.store(now.as_micros(), Ordering::Relaxed);
+    }
+
+    fn reclaim(&self) -> Result<(), QueueError> {
+        if !self.freed.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        // Deleted bodies are still in the log until every family with data in it is in sorted files, and in their own
+        // files until the deletions have met what they delete.
+        let flushed = self.begin_log(&mut self.log.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Err(error) = flushed {
+            self.freed.store(true, Ordering::Relaxed);
+            return Err(error);
+        }
+        let mut compact = CompactOptions::default();
+        compact.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
+        self.db.compact_range_cf_opt(handle(&self.db, Family::Body)?, None::<&[u8]>, None::<&[u8]>, &compact);
+        Ok(())
+    }
+
+    fn backup(&self, directory: &Path) -> Result<(), QueueError> {
+        copies::backup(&self.db, &self.directory, directory)
+    }
+}
+
+impl Drop for Rocks {
+    fn drop(&mut self) {
+        if let Err(error) = self.persist() {
+            tracing::error!(%error, "the last sync of the store failed");
+        }
+        // Whoever still holds a snapshot must not keep the database from being opened again.
+        let snapshots = std::mem::take(&mut *self.snapshots.lock().unwrap_or_else(PoisonError::into_inner));
+        for snapshot in snapshots.iter().filter_map(Weak::upgrade) {
+            drop(snapshot.0.write().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+impl View for Rocks {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, QueueError> {
+        let value = self.db.get_pinned_cf(handle(&self.db, family)?, key).map_err(|error| unavailable(&error))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), QueueError> {
+        let mut items = self.db.raw_iterator_cf_opt(handle(&self.db, family)?, bounded(to));
+        drive(&mut items, from, visit)
+    }
+}
+
+type DbSnapshot<'a> = SnapshotWithThreadMode<'a, DB>;
+
+self_cell::self_cell!(
+    struct FrozenDb {
+        owner: Arc<DB>,
+        #[not_covariant]
+        dependent: DbSnapshot,
+    }
+);
+
+/// A snapshot. Ends with the store that it was taken of.
+struct Frozen(RwLock<Option<FrozenDb>>);
+
+impl Frozen {
+    fn with<T>(
+        &self,
+        read: impl for<'a> FnOnce(&'a DB, &DbSnapshot<'a>) -> Result<T, QueueError>,
+    ) -> Result<T, QueueError> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(frozen) => frozen.with_dependent(|db, snapshot| read(db, snapshot)),
+            None => Err(QueueError::Unavailable("the snapshot ended when its store was closed".to_owned())),
+        }
+    }
+}
+
+impl View for Frozen {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, QueueError> {
+        self.with(|db, snapshot| {
+            let value = snapshot.get_pinned_cf(handle(db, family)?, key).map_err(|error| unavailable(&error))?;
+            Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        })
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), QueueError> {
+        self.with(|db, snapshot| {
+            let mut items = snapshot.raw_iterator_cf_opt(handle(db, family)?, bounded(to));
+            drive(&mut items, from, visit)
+        })
+    }
+}
+
+fn bounded(to: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    if !to.is_empty() {
+        options.set_iterate_upper_bound(to);
+    }
+    options
+}
+
+fn drive<D: rocksdb::DBAccess>(
+    items: &mut rocksdb::DBRawIteratorWithThreadMode<'_, D>,
+    from: &[u8],
+    visit: &mut Visit<'_>,
+) -> Result<(), QueueError> {
+    items.seek(from);
+    while let Some((key, value)) = items.item() {
+        if visit(key, value) == ControlFlow::Break(()) {
+            return Ok(());
+        }
+        items.next();
+    }
+    items.status().map_err(|error| unavailable(&error))
+}

@@ -1,0 +1,99 @@
+//! How RocksDB is set up, and why.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gristmill_core::Timestamp;
+use rocksdb::compaction_filter::Decision;
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, Options};
+
+use super::Settings;
+use crate::engine::keys::Family;
+
+/// The log is cut when it gets longer than this, in bytes.
+const MAX_LOG: u64 = 256 << 20;
+/// Old logs that are written over instead of growing new ones: a sync then has no new length to store.
+const RECYCLED_LOGS: usize = 4;
+/// What the families' buffers take in any case, in bytes.
+const BLOCKS: u64 = 32 << 20;
+/// Files that are kept open.
+const MAX_OPEN_FILES: i32 = 512;
+/// Expired origins go within this time, in seconds, even where nothing new is written.
+const ORIGIN_COMPACTION: u64 = 3_600;
+/// The size of a file of bodies, in bytes.
+const BODY_FILE: u64 = 64 << 20;
+
+/// The time before which records of the `Origin` family have expired, in microseconds.
+pub(super) type ExpiredBefore = Arc<AtomicU64>;
+
+pub(super) fn database(settings: &Settings) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(settings.create);
+    options.create_missing_column_families(true);
+    // More than ever comes together: the store begins a new log before that (see `Rocks::begin_log`).
+    let limit = settings.write_buffer.saturating_mul(2).saturating_add(BLOCKS);
+    options.set_db_write_buffer_size(usize::try_from(limit).unwrap_or(usize::MAX));
+    options.set_max_total_wal_size(MAX_LOG);
+    // What follows the first damaged record of the log is dropped; that nothing synced was among it is checked apart.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_recycle_log_file_num(RECYCLED_LOGS);
+    options.set_keep_log_file_num(4);
+    options.set_max_open_files(MAX_OPEN_FILES);
+    options.set_max_background_jobs(2);
+    options.set_bytes_per_sync(1 << 20);
+    options
+}
+
+pub(super) fn families(settings: &Settings, expired: &ExpiredBefore) -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(usize::try_from(settings.cache).unwrap_or(usize::MAX));
+    let descriptor = |family: Family| {
+        let options = family_options(family, settings, &cache, expired);
+        ColumnFamilyDescriptor::new(family.stored_name(), options)
+    };
+    Family::ALL.into_iter().map(descriptor).collect()
+}
+
+fn family_options(family: Family, settings: &Settings, cache: &Cache, expired: &ExpiredBefore) -> Options {
+    let mut options = Options::default();
+    options.set_write_buffer_size(usize::try_from(settings.write_buffer).unwrap_or(usize::MAX));
+    options.set_compression_type(DBCompressionType::Lz4);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    // Indexes and filters count against the cache, so that memory does not grow with the backlog.
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_cache_index_and_filter_blocks_with_high_priority(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    if is_looked_up(family) {
+        table.set_bloom_filter(10.0, false);
+    }
+    options.set_block_based_table_factory(&table);
+    match family {
+        Family::Body => {
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(1);
+            options.set_blob_file_size(BODY_FILE);
+            options.set_enable_blob_gc(true);
+            // Files that are mostly garbage are rewritten, however young they are.
+            options.set_blob_gc_age_cutoff(1.0);
+            options.set_blob_gc_force_threshold(0.5);
+        }
+        Family::Origin => {
+            let expired = expired.clone();
+            options.set_compaction_filter("expired-origins", move |_, _, value| {
+                let now = Timestamp::from_micros(expired.load(Ordering::Relaxed));
+                if super::is_expired(value, now) { Decision::Remove } else { Decision::Keep }
+            });
+            options.set_periodic_compaction_seconds(ORIGIN_COMPACTION);
+        }
+        _ => {}
+    }
+    options
+}
+
+/// Families whose keys are looked up one by one, and are mostly not there.
+const fn is_looked_up(family: Family) -> bool {
+    matches!(
+        family,
+        Family::Place | Family::Done | Family::Origin | Family::Key | Family::State | Family::Body | Family::BodyCount
+    )
+}

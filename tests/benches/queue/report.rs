@@ -1,0 +1,140 @@
+//! The table, and the same as JSON.
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::rig::{Setting, median};
+use crate::{BATCH, PAYLOAD, RUNS};
+
+type Measure = Box<dyn Fn(&Runtime) -> f64>;
+
+/// Something to measure, and what it is measured against.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) ours: Measure,
+    pub(crate) floor: Measure,
+    pub(crate) floor_is: &'static str,
+    pub(crate) target: Target,
+}
+
+/// What the ratio to the floor shall be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+    /// Whatever it is: it is only reported.
+    None,
+}
+
+impl Target {
+    fn is_met(self, ratio: f64) -> bool {
+        match self {
+            Self::AtLeast(target) => ratio >= target,
+            Self::AtMost(target) => ratio <= target,
+            Self::None => true,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::None => "none".to_owned(),
+            Self::AtLeast(target) => format!("≥ {target}"),
+            Self::AtMost(target) => format!("≤ {target}"),
+        }
+    }
+}
+
+/// A line of the table.
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) unit: &'static str,
+    pub(crate) value: f64,
+    pub(crate) floor: f64,
+    pub(crate) floor_is: &'static str,
+    pub(crate) ratio: f64,
+    pub(crate) target: Target,
+}
+
+/// What was measured with one setting.
+pub(crate) struct Report {
+    setting: Setting,
+    lines: Vec<Line>,
+}
+
+impl Report {
+    pub(crate) fn new(setting: Setting) -> Self {
+        Self { setting, lines: Vec::new() }
+    }
+
+    /// Runs a case and its floor in turn.
+    pub(crate) fn measure(&mut self, runtime: &Runtime, case: &Case) {
+        let (mut values, mut floors) = (Vec::new(), Vec::new());
+        for run in 0..=RUNS {
+            let alone = std::env::var_os("BENCH_ALONE").is_some();
+            let (value, floor) = ((case.ours)(runtime), if alone { 1.0 } else { (case.floor)(runtime) });
+            // The first run warms up.
+            if run > 0 {
+                values.push(value);
+                floors.push(floor);
+            }
+        }
+        let ratio = median(values.iter().zip(&floors).map(|(value, floor)| value / floor).collect());
+        self.lines.push(Line {
+            name: case.name.to_owned(),
+            unit: case.unit,
+            value: median(values),
+            floor: median(floors),
+            floor_is: case.floor_is,
+            ratio,
+            target: case.target,
+        });
+    }
+
+    pub(crate) fn extend(&mut self, lines: Vec<Line>) {
+        self.lines.extend(lines);
+    }
+
+    /// Prints the table and adds its lines to `bench.json`.
+    pub(crate) fn finish(self) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let with = match self.setting {
+            Setting::Bare => "idempotency and log off",
+            Setting::Defaults => "all defaults",
+        };
+        println!(
+            "\nrocksdb, fsync unless it says otherwise, {with}; payload {PAYLOAD} B, batches of {BATCH}; medians of {RUNS} interleaved runs"
+        );
+        println!("{:<34} {:>12} {:>12} {:>8} {:>8}      floor", "case", "value", "floor", "ratio", "target");
+        for line in &self.lines {
+            let met = match line.target {
+                Target::None => "",
+                target if target.is_met(line.ratio) => "met",
+                _ => "MISSED",
+            };
+            println!(
+                "{:<34} {:>12.1} {:>12.1} {:>8.2} {:>8} {met:<6} {} ({})",
+                line.name,
+                line.value,
+                line.floor,
+                line.ratio,
+                line.target.text(),
+                line.floor_is,
+                line.unit
+            );
+        }
+        let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        let path = std::path::Path::new(&target).join("bench.json");
+        let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Vec<Value>>(&bytes).ok());
+        let mut list = known.unwrap_or_default();
+        for line in self.lines {
+            let case = format!("queue: {} ({with})", line.name);
+            list.retain(|known| known["case"] != case.as_str());
+            list.push(json!({ "case": case, "value": line.value, "unit": line.unit, "floor": line.floor,
+                "ratio": line.ratio, "target": line.target.text(), "met": line.target.is_met(line.ratio) }));
+        }
+        std::fs::write(&path, serde_json::to_string_pretty(&list).unwrap()).unwrap();
+    }
+}
