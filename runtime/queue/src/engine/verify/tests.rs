@@ -174,7 +174,8 @@ async fn values_that_cannot_be_read_are_found_in_every_family() {
 
 #[tokio::test]
 async fn wrong_counts_are_found_one_by_one() {
-    let fields: [(&str, fn(&mut Counts) -> &mut u64); 8] = [
+    type Field = fn(&mut Counts) -> &mut u64;
+    let fields: [(&str, Field); 8] = [
         ("scheduled", |counts| &mut counts.scheduled),
         ("waiting", |counts| &mut counts.waiting),
         ("ready", |counts| &mut counts.ready),
