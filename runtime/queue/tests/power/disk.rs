@@ -76,9 +76,9 @@ pub(crate) struct Torn {
 }
 
 impl Torn {
-    /// Whether there was anything to lose, and anything to be taken for something else.
+    /// Whether there was anything to lose.
     pub(crate) const fn is_something(&self) -> bool {
-        self.unsynced > 0 && self.recycled > 0
+        self.unsynced > 0
     }
 }
 

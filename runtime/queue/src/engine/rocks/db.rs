@@ -2,21 +2,27 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 use gristmill_core::Timestamp;
-use rocksdb::{ColumnFamily, CompactOptions, DB, FlushOptions, ReadOptions, SnapshotWithThreadMode, WriteBatch};
+use rocksdb::{
+    BottommostLevelCompaction, ColumnFamily, CompactOptions, DB, FlushOptions, ReadOptions, SnapshotWithThreadMode,
+    WriteBatch,
+};
 
 use super::holder::Holder;
-use super::options::{ExpiredBefore, database, families};
+use super::options::{ExpiredBefore, database, families, inspected, inspection};
 use super::space::DiskSpace;
 use super::synced::Synced;
-use super::{Settings, copies, unavailable};
+use super::{OnLoss, Settings, copies, unavailable};
 use crate::contract::{Durability, QueueError};
-use crate::engine::keys::Family;
+use crate::engine::keys::{Family, Key};
 use crate::engine::store::{Snapshot, Space, Store, View, Visit, Write, Writes};
+
+/// Less garbage than this, in bytes, is not worth a copy of what is live.
+const MIN_GARBAGE: u64 = 1 << 20;
 
 pub(super) struct Rocks {
     db: Arc<DB>,
@@ -31,8 +37,8 @@ pub(super) struct Rocks {
     log: Mutex<u64>,
     /// Snapshots that may still be held.
     snapshots: Mutex<Vec<Weak<Frozen>>>,
-    /// Bodies were deleted since space was given back last.
-    freed: AtomicBool,
+    /// What was deleted since space was given back last.
+    freed: Mutex<Freed>,
     /// Dropped last: until then the store is in use.
     _holder: Holder,
 }
@@ -47,9 +53,12 @@ impl Rocks {
             let problem = format!("the store in {} is gone; it is used again when it is back", directory.display());
             return Err(QueueError::Unavailable(problem));
         }
+        let holder = Holder::take(directory)?;
+        if settings.on_loss == OnLoss::Refuse {
+            look_first(directory)?;
+        }
         let db = DB::open_cf_descriptors(&database(settings), directory, families(settings, &expired))
             .map_err(|error| explain(directory, &error))?;
-        let holder = Holder::new(directory);
         let synced = Synced::open(directory, db.latest_sequence_number(), settings.on_loss)?;
         Ok(Self {
             db: Arc::new(db),
@@ -61,7 +70,7 @@ impl Rocks {
             write_buffer: settings.write_buffer,
             log: Mutex::new(0),
             snapshots: Mutex::default(),
-            freed: AtomicBool::new(true),
+            freed: Mutex::new(Freed::Unknown),
             _holder: holder,
         })
     }
@@ -80,8 +89,93 @@ impl Rocks {
         Ok(())
     }
 
+    /// Has deletions of bodies meet what they delete, and gives back its space.
+    fn collect(&self, from: Option<&Key>, to: Option<&Key>) -> Result<(), QueueError> {
+        // Deleted bodies are still in the log until every family with data in it is in sorted files.
+        self.begin_log(&mut self.log.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let bodies = handle(&self.db, Family::Body)?;
+        let mut compact = CompactOptions::default();
+        compact.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        // Moves references only. A file in which none is left is deleted.
+        self.db.compact_range_cf_opt(bodies, from, to, &compact);
+        let size = |property: &str| {
+            let size = self.db.property_int_value_cf(bodies, property).map_err(|error| unavailable(&error))?;
+            Ok::<_, QueueError>(size.unwrap_or(0))
+        };
+        let garbage = size("rocksdb.live-blob-file-garbage-size")?;
+        if garbage < MIN_GARBAGE || garbage < size("rocksdb.live-blob-file-size")? / 2 {
+            return Ok(());
+        }
+        // More garbage than bodies: copying the bodies gives back more than it takes.
+        let switch = |on: &str| {
+            self.db
+                .set_options_cf(bodies, &[("enable_blob_garbage_collection", on)])
+                .map_err(|error| unavailable(&error))
+        };
+        switch("true")?;
+        self.db.compact_range_cf_opt(bodies, None::<&[u8]>, None::<&[u8]>, &compact);
+        switch("false")
+    }
+
+    /// Those that are still held.
+    fn snapshots(&self) -> impl Iterator<Item = Arc<Frozen>> {
+        let snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        snapshots.into_iter().filter_map(|snapshot| snapshot.upgrade())
+    }
+
     fn families(&self) -> Result<Vec<&ColumnFamily>, QueueError> {
         Family::ALL.into_iter().map(|family| handle(&self.db, family)).collect()
+    }
+}
+
+/// Refuses a store that has lost what was on stable storage, before anything is changed: opening it would drop what is
+/// left of its log behind the damage.
+fn look_first(directory: &Path) -> Result<(), QueueError> {
+    let Some(noted) = Synced::noted(directory) else { return Ok(()) };
+    if !copies::has_log(directory) {
+        return Ok(());
+    }
+    let looked = DB::list_cf(&inspection(), directory).and_then(|names| {
+        let db = DB::open_cf_descriptors_read_only(&inspection(), directory, inspected(names), false)?;
+        Ok(db.latest_sequence_number())
+    });
+    match looked {
+        Ok(sequence) => Synced::compare(directory, noted, sequence),
+        // Whatever it is, opening it says it better.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Bodies that were deleted and whose space has not been given back.
+#[derive(Debug, Default)]
+enum Freed {
+    #[default]
+    Nothing,
+    /// From the first key to the last.
+    Bodies(Key, Key),
+    /// Deleted before the store was opened, if any.
+    Unknown,
+}
+
+impl Freed {
+    fn add(&mut self, key: &Key) {
+        match self {
+            Self::Nothing => *self = Self::Bodies(key.clone(), key.clone()),
+            Self::Bodies(first, _) if key < first => first.clone_from(key),
+            Self::Bodies(_, last) if key > last => last.clone_from(key),
+            Self::Bodies(..) | Self::Unknown => {}
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        match other {
+            Self::Nothing => {}
+            Self::Bodies(first, last) => {
+                self.add(&first);
+                self.add(&last);
+            }
+            Self::Unknown => *self = Self::Unknown,
+        }
     }
 }
 
@@ -93,7 +187,7 @@ fn explain(directory: &Path, error: &rocksdb::Error) -> QueueError {
         return QueueError::Unavailable(format!(
             "{} is in use by {}; stop it, or talk to it over HTTP instead",
             directory.display(),
-            Holder::describe(directory)
+            "another process"
         ));
     }
     let at = directory.display();
@@ -144,7 +238,10 @@ impl Store for Rocks {
                 }
             }
             if family == Family::Body && writes.iter().any(|(_, write)| *write == Write::Delete) {
-                self.freed.store(true, Ordering::Relaxed);
+                let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
+                for (key, _) in writes.iter().filter(|(_, write)| *write == Write::Delete) {
+                    freed.add(key);
+                }
             }
         }
         let mut written = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,20 +276,19 @@ impl Store for Rocks {
     }
 
     fn reclaim(&self) -> Result<(), QueueError> {
-        if !self.freed.swap(false, Ordering::Relaxed) {
-            return Ok(());
+        let freed = std::mem::take(&mut *self.freed.lock().unwrap_or_else(PoisonError::into_inner));
+        let (from, to) = match &freed {
+            Freed::Nothing => return Ok(()),
+            Freed::Bodies(first, last) => (Some(first), Some(last)),
+            Freed::Unknown => (None, None),
+        };
+        let reclaimed = self.collect(from, to);
+        // A snapshot that is held keeps what it shows.
+        let is_seen = self.snapshots().next().is_some();
+        if is_seen || reclaimed.is_err() {
+            self.freed.lock().unwrap_or_else(PoisonError::into_inner).merge(freed);
         }
-        // Deleted bodies are still in the log until every family with data in it is in sorted files, and in their own
-        // files until the deletions have met what they delete.
-        let flushed = self.begin_log(&mut self.log.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Err(error) = flushed {
-            self.freed.store(true, Ordering::Relaxed);
-            return Err(error);
-        }
-        let mut compact = CompactOptions::default();
-        compact.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
-        self.db.compact_range_cf_opt(handle(&self.db, Family::Body)?, None::<&[u8]>, None::<&[u8]>, &compact);
-        Ok(())
+        reclaimed
     }
 
     fn backup(&self, directory: &Path) -> Result<(), QueueError> {

@@ -32,21 +32,33 @@ impl Synced {
         if noted.is_none() && file.metadata().map_err(failed)?.len() > 0 {
             tracing::warn!(file = %path.display(), "it cannot be read; a loss of synced commits would not be noticed this time");
         }
-        let missing = noted.unwrap_or(0).saturating_sub(sequence);
-        if missing > 0 {
+        if let Err(loss) = Self::compare(directory, noted.unwrap_or(0), sequence) {
             if on_loss == OnLoss::Refuse {
-                return Err(QueueError::Corrupt(format!(
-                    "the store in {} has lost {missing} writes that were on stable storage: its log is damaged, or was \
-                     replaced by an older one. Restore it from a backup; or open it without them, with \
-                     `--accept-loss`: acknowledged events are lost then, and acked ones may be delivered again",
-                    directory.display()
-                )));
+                return Err(loss);
             }
-            tracing::warn!(missing, store = %directory.display(), "writes that were on stable storage are lost, and accepted as lost");
+            tracing::warn!(%loss, "accepted");
         }
         let synced = Self { file };
         synced.note(sequence);
         Ok(synced)
+    }
+
+    /// Up to where the store is known to have been on stable storage, if anything legible is noted.
+    pub(super) fn noted(directory: &Path) -> Option<u64> {
+        File::open(directory.join(FILE)).and_then(|file| read(&file)).ok().flatten()
+    }
+
+    /// Whether a store that ends at `sequence` holds all that was `noted`.
+    pub(super) fn compare(directory: &Path, noted: u64, sequence: u64) -> Result<(), QueueError> {
+        match noted.saturating_sub(sequence) {
+            0 => Ok(()),
+            missing => Err(QueueError::Corrupt(format!(
+                "the store in {} has lost {missing} writes that were on stable storage: its log is damaged, or was \
+                 replaced by an older one. Restore it from a backup; or open it without them, with `--accept-loss`: \
+                 acknowledged events are lost then, and acked ones may be delivered again",
+                directory.display()
+            ))),
+        }
     }
 
     /// Everything up to this sequence number is on stable storage.
