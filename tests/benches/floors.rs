@@ -19,15 +19,13 @@ use gristmill::latency::Latencies;
 use gristmill::registry;
 use gristmill_core::{Event, Outcome, QueueName, SystemClock};
 use gristmill_host::Invocation;
-use gristmill_queue::{Claim, Confirm, Engine, EngineOptions, Publish, Queue, QueueOptions, RocksDb, Settle};
-use rocksdb::{DB, Options, WriteBatch};
+use gristmill_queue::{Engine, EngineOptions, Publish, Queue, QueueOptions, RocksDb};
 use serde_json::json;
 use tokio::sync::watch;
 
 const RUNS: usize = 5;
 const PAYLOAD: usize = 256;
 const BATCH: usize = 256;
-const EVENTS: usize = 64 * BATCH;
 const HANDLED: usize = 8 * BATCH;
 const CONCURRENCY: usize = 4;
 
@@ -55,77 +53,6 @@ async fn fill(queue: &dyn Queue, events: usize) {
 /// Events a second.
 fn rate(events: usize, elapsed: Duration) -> f64 {
     f64::from(u32::try_from(events).unwrap()) / elapsed.as_secs_f64()
-}
-
-async fn publish() -> f64 {
-    let directory = tempfile::tempdir().unwrap();
-    let queue = open(&directory).await;
-    let started = Instant::now();
-    fill(&queue, EVENTS).await;
-    rate(EVENTS, started.elapsed())
-}
-
-fn raw(directory: &tempfile::TempDir) -> DB {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    DB::open(&options, directory.path()).unwrap()
-}
-
-/// The same bytes in the same batches, each synced.
-fn publish_floor() -> f64 {
-    let directory = tempfile::tempdir().unwrap();
-    let db = raw(&directory);
-    let value = vec![b'x'; PAYLOAD + 64];
-    let started = Instant::now();
-    for first in (0..EVENTS).step_by(BATCH) {
-        let mut batch = WriteBatch::default();
-        for n in first..first + BATCH {
-            batch.put(n.to_be_bytes(), &value);
-        }
-        db.write(batch).unwrap();
-        db.flush_wal(true).unwrap();
-    }
-    rate(EVENTS, started.elapsed())
-}
-
-async fn claim_and_settle() -> f64 {
-    let directory = tempfile::tempdir().unwrap();
-    let queue = open(&directory).await;
-    fill(&queue, EVENTS).await;
-    let started = Instant::now();
-    let mut settled = 0;
-    while settled < EVENTS {
-        let claimed = queue.claim(Claim::new(name(), BATCH)).await.unwrap();
-        settled += claimed.len();
-        let acks = claimed.iter().map(|delivery| Settle::new(delivery.lease, Outcome::Ack { result: None }));
-        queue.settle(acks.collect(), Confirm::Committed).await.unwrap();
-    }
-    rate(EVENTS, started.elapsed())
-}
-
-/// Read a value, put a lease; delete both, put a header: in the same batches, without a sync.
-fn claim_and_settle_floor() -> f64 {
-    let directory = tempfile::tempdir().unwrap();
-    let db = raw(&directory);
-    let value = vec![b'x'; PAYLOAD + 64];
-    for n in 0..EVENTS {
-        db.put(n.to_be_bytes(), &value).unwrap();
-    }
-    let started = Instant::now();
-    for first in (0..EVENTS).step_by(BATCH) {
-        let (mut claim, mut settle) = (WriteBatch::default(), WriteBatch::default());
-        for n in first..first + BATCH {
-            assert!(db.get_pinned(n.to_be_bytes()).unwrap().is_some());
-            let lease = (EVENTS + n).to_be_bytes();
-            claim.put(lease, [0; 24]);
-            settle.single_delete(lease);
-            settle.single_delete(n.to_be_bytes());
-            settle.put((2 * EVENTS + n).to_be_bytes(), [0; 96]);
-        }
-        db.write(claim).unwrap();
-        db.write(settle).unwrap();
-    }
-    rate(EVENTS, started.elapsed())
 }
 
 fn deployment(directory: &tempfile::TempDir) -> config::Config {
@@ -205,11 +132,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut results: Vec<(&str, Vec<f64>, Vec<f64>)> =
-        ["publish", "claim and settle", "handle", "end to end"].map(|case| (case, Vec::new(), Vec::new())).into();
+        ["handle", "end to end"].map(|case| (case, Vec::new(), Vec::new())).into();
     for run in 0..=RUNS {
         let measured = [
-            (runtime.block_on(publish()), publish_floor()),
-            (runtime.block_on(claim_and_settle()), claim_and_settle_floor()),
             (runtime.block_on(handle()), runtime.block_on(bare_calls())),
             (runtime.block_on(end_to_end()), runtime.block_on(bare_calls())),
         ];
@@ -232,8 +157,8 @@ fn main() {
             "target": null, "met": null }));
     }
     println!(
-        "engine rocksdb, durability fsync, payload {PAYLOAD} B, batch {BATCH}, concurrency {CONCURRENCY}, backlog {EVENTS} \
-         (end to end {HANDLED}); medians of {RUNS} runs, interleaved with the floors"
+        "engine rocksdb, durability fsync, payload {PAYLOAD} B, batch {BATCH}, concurrency {CONCURRENCY}, {HANDLED} events; \
+         medians of {RUNS} runs, interleaved with the floors"
     );
     print!("{}", table.render(Screen::Plain));
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());

@@ -71,8 +71,7 @@ impl Report {
     pub(crate) fn measure(&mut self, runtime: &Runtime, case: &Case) {
         let (mut values, mut floors) = (Vec::new(), Vec::new());
         for run in 0..=RUNS {
-            let alone = std::env::var_os("BENCH_ALONE").is_some();
-            let (value, floor) = ((case.ours)(runtime), if alone { 1.0 } else { (case.floor)(runtime) });
+            let (value, floor) = ((case.ours)(runtime), (case.floor)(runtime));
             // The first run warms up.
             if run > 0 {
                 values.push(value);

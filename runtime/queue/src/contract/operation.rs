@@ -68,7 +68,8 @@ pub enum Action {
     Redrive,
     /// It goes without a trace, unless somebody handles it.
     Purge,
-    /// It goes on in another queue, under another id: from scheduled, waiting, ready or dead.
+    /// It goes on in another queue, under another id and without a time to live: from scheduled, waiting, ready or
+    /// dead. The order within an ordering key is not kept.
     Move(QueueName),
 }
 

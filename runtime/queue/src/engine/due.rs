@@ -1,7 +1,6 @@
 //! What waits for a time: entries, and timers of the engine's own.
 
 use bytes::Bytes;
-use gristmill_core::Timestamp;
 
 use super::entry::EntryRecord;
 use super::records::{BadRecord, Record, TimerRecord, bad};
@@ -40,17 +39,5 @@ impl DueValue {
             Self::Entry(entry) => Ok(Some(entry)),
             Self::Timer(_) => Ok(None),
         }
-    }
-}
-
-/// When the next thing is due, if anything is.
-pub(crate) trait WhenDue {
-    /// The earlier of both.
-    fn sooner(self, other: Timestamp) -> Self;
-}
-
-impl WhenDue for Option<Timestamp> {
-    fn sooner(self, other: Timestamp) -> Self {
-        Some(self.map_or(other, |known| known.min(other)))
     }
 }

@@ -1,7 +1,6 @@
 //! Jobs: operations on many entries, done in steps between other work.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use gristmill_core::{EntryId, Monotonic, OutcomeKind, State as EntryState, Timestamp};
 
@@ -14,9 +13,10 @@ use super::keys::{DueKey, Family, Key, QueueId};
 use super::log;
 use super::moves::{self, BodyOf, InHand};
 use super::page::{self, Wanted};
+use super::rate::Pace;
 use super::read::{self, Found, Whereabouts};
 use super::records::{LogRecord, TimerRecord};
-use super::state::{State, allowed_ahead, tokens};
+use super::state::State;
 use super::store::Tx;
 use super::sweep::SWEEP;
 use crate::contract::{
@@ -26,7 +26,9 @@ use crate::contract::{
 /// An operation in progress.
 pub(crate) struct Job {
     work: Work,
-    pace: Option<Pace>,
+    /// No more than this.
+    rate: Option<Rate>,
+    pace: Pace,
     done: Operated,
 }
 
@@ -75,29 +77,11 @@ struct Emptying {
     after: Option<Key>,
 }
 
-/// No more than a rate allows.
-struct Pace {
-    rate: Rate,
-    at: Monotonic,
-}
-
-impl Pace {
-    fn new(rate: Rate) -> Self {
-        Self { rate, at: Monotonic::default() }
-    }
-
-    fn spend(&mut self, count: usize, now: Monotonic) {
-        let since = Duration::try_from_secs_f64(count as f64 / self.rate.per_second).unwrap_or(Duration::MAX);
-        self.at = self.at.max(now).after(since);
-    }
-
-    fn next(&self) -> Monotonic {
-        let next = self.at.since(Monotonic::from_start(allowed_ahead(self.rate)));
-        Monotonic::from_start(next).after(Duration::from_micros(1))
-    }
-}
-
 impl Job {
+    fn new(work: Work, rate: Option<Rate>) -> Self {
+        Self { work, rate, pace: Pace::default(), done: Operated::default() }
+    }
+
     /// An action on some entries.
     pub(crate) fn act(state: &mut State, act: Act) -> Result<Self, QueueError> {
         let deed = Deed::new(state, &act.action)?;
@@ -111,7 +95,7 @@ impl Job {
                 Work::Selected(Box::new(Selected { deed, queue, filter, states, after: None, before, left }))
             }
         };
-        Ok(Self { work, pace: act.rate.map(Pace::new), done: Operated::default() })
+        Ok(Self::new(work, act.rate))
     }
 
     pub(crate) fn replay(state: &mut State, request: Replay, now: Now) -> Result<Self, QueueError> {
@@ -132,14 +116,13 @@ impl Job {
             after: None,
             request,
         };
-        let pace = work.request.rate.map(Pace::new);
-        Ok(Self { work: Work::Replay(Box::new(work)), pace, done: Operated::default() })
+        let rate = work.request.rate;
+        Ok(Self::new(Work::Replay(Box::new(work)), rate))
     }
 
     /// The rest of a queue's deletion.
     pub(crate) fn delete(queue: QueueId) -> Self {
-        let work = Work::Delete(Emptying { queue, stage: 0, after: None });
-        Self { work, pace: None, done: Operated::default() }
+        Self::new(Work::Delete(Emptying { queue, stage: 0, after: None }), None)
     }
 
     /// Whether it must be finished even if nobody waits for it.
@@ -163,12 +146,10 @@ impl Job {
 
     /// Does some of it.
     pub(crate) fn step(&mut self, state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Step, QueueError> {
-        let budget = match &self.pace {
-            None => SWEEP,
-            Some(pace) => tokens(pace.rate, pace.at, now.monotonic).min(SWEEP),
-        };
-        if budget == 0 {
-            return Ok(Step::Later(self.pace.as_ref().map_or(now.monotonic, Pace::next)));
+        let allowance = |rate| self.pace.allowance(rate, now.monotonic);
+        let budget = self.rate.map_or(SWEEP, |rate| allowance(rate).min(SWEEP));
+        if let Some(rate) = self.rate.filter(|_| budget == 0) {
+            return Ok(Step::Later(self.pace.next(rate)));
         }
         if self.lost_its_target(state) {
             return Ok(Step::Finished);
@@ -183,8 +164,8 @@ impl Job {
             Work::Delete(emptying) => emptying.step(state, tx, &mut self.done, now)?,
         };
         let changed = usize::try_from(self.done.changed - before).unwrap_or(usize::MAX);
-        if let Some(pace) = &mut self.pace {
-            pace.spend(changed, now.monotonic);
+        if let Some(rate) = self.rate {
+            self.pace.spend(rate, changed, now.monotonic);
         }
         Ok(if finished { Step::Finished } else { Step::More })
     }

@@ -15,7 +15,7 @@
 //! | --- | --- |
 //! | `keys`, `records`, `entry`, `due`, `ids` | what is stored, byte for byte |
 //! | `store`, `memory`, `rocks` | where it is stored |
-//! | `state`, `flight`, `kv`, `log` | what the writer knows |
+//! | `state`, `flight`, `rate`, `kv`, `log` | what the writer knows |
 //! | `moves`, `ordering`, `body` | how an entry leaves a state and enters another |
 //! | `publish`, `claim`, `settle`, `sweep`, `act`, `job`, `operate` | the transitions |
 //! | `read`, `page`, `inspect` | looking |
@@ -49,6 +49,7 @@ mod operate;
 mod ordering;
 mod page;
 mod publish;
+mod rate;
 mod read;
 mod records;
 mod rocks;

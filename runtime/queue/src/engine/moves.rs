@@ -6,7 +6,7 @@ use gristmill_core::{Attempt, Outcome, Timestamp};
 
 use super::Now;
 use super::body;
-use super::due::{DueValue, WhenDue};
+use super::due::DueValue;
 use super::entry::EntryRecord;
 use super::ids::EntryKey;
 use super::keys::{DueKey, EndKey, Family, Lane, LaneKey, Meta, QueueId, ReadyKey, WaitingKey, number_key};
@@ -168,12 +168,12 @@ fn put_due_value(state: &mut State, tx: &mut Tx<'_>, key: DueKey, value: &DueVal
         state.due_cursor.clone_from(&bytes);
     }
     tx.put(Family::Due, bytes, value.encode());
-    state.next_due = state.next_due.sooner(key.time);
+    state.next_due = Some(state.next_due.map_or(key.time, |next| next.min(key.time)));
 }
 
 fn put_waiting(state: &mut State, tx: &mut Tx<'_>, hand: InHand, spot: WaitingKey, now: Now) -> Result<(), QueueError> {
     let past = Past { holds_key: false, ..hand.past };
-    let place = ordering::waiting_place(spot, past);
+    let place = PlaceRecord { at: spot.into(), past };
     tx.put(Family::Place, number_key(hand.record.number), place.encode());
     let size = hand.record.size();
     let record = EntryRecord { at: now.wall, ..hand.record };

@@ -15,10 +15,13 @@ use super::entry::EntryRecord;
 use super::ids::EntryKey;
 use super::keys::{DueKey, Family, QueueId, WaitingKey, named_key};
 use super::moves::{self, InHand};
-use super::records::{KeyRecord, MAX_RATE_AHEAD, PlaceRecord, Record, TimerRecord};
+use super::records::{KeyRecord, Record, TimerRecord};
 use super::state::State;
 use super::store::{Tx, View};
 use crate::contract::{KeyOptions, QueueError, Rate};
+
+/// How far ahead a rate's memory is believed: what lies further is left over from another clock.
+const MAX_RATE_AHEAD: Duration = Duration::from_secs(24 * 3_600);
 
 /// What an entry that joins its key has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,9 +300,4 @@ pub(crate) fn read(view: &dyn View, queue: QueueId, key: &str) -> Result<Option<
 
 fn write(tx: &mut Tx<'_>, queue: QueueId, key: &str, record: &KeyRecord) {
     tx.put(Family::Key, named_key(queue, key), record.encode());
-}
-
-/// The place of an entry that waits.
-pub(crate) fn waiting_place(spot: WaitingKey, past: super::records::Past) -> PlaceRecord {
-    PlaceRecord { at: spot.into(), past }
 }

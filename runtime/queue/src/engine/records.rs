@@ -3,8 +3,6 @@
 //! Small records are postcard behind that byte. A queue's options are JSON, so that they can grow. Entries are laid out
 //! by hand in [`super::entry`], because they move more often than they are looked into.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use gristmill_core::{History, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -481,9 +479,6 @@ pub(crate) struct BucketRecord {
 impl Record for BucketRecord {
     const KIND: &'static str = "bucket";
 }
-
-/// How long an engine trusts a rate's memory at most: what lies further ahead is left over from another clock.
-pub(crate) const MAX_RATE_AHEAD: Duration = Duration::from_secs(24 * 3_600);
 
 #[cfg(test)]
 mod tests {

@@ -13,13 +13,14 @@ use super::ids::{EntryKey, SALT_MASK};
 use super::keys::{Family, Key, LaneKey, Meta, QueueId, ReadyKey, decode_number_key};
 use super::kv::Buckets;
 use super::log::Log;
+use super::rate::Pace;
 use super::read::is_first_spot;
 use super::records::{
     ClaimRecord, Counts, LaneRecord, LeaseRecord, ListCursors, NumberRecord, QueueRecord, Record, StoreRecord,
     decode_options, encode_options,
 };
 use super::store::{Store, Tx, View, for_each};
-use crate::contract::{Holder, LeaseToken, QueueError, QueueOptions, Rate, Totals};
+use crate::contract::{Holder, LeaseToken, QueueError, QueueOptions, Totals};
 
 /// Numbers are reserved, and synced, in blocks of this size before any of them is issued.
 const RESERVATION: u64 = 1 << 20;
@@ -114,8 +115,7 @@ pub(crate) struct QueueState {
     pub(crate) totals: Totals,
     pub(crate) from: ListCursors,
     pub(crate) lanes: BTreeMap<LaneKey, Line>,
-    /// When the rate allows the next claim after a full burst.
-    rate_at: Monotonic,
+    pace: Pace,
 }
 
 /// A line of ready entries, and as many of its first ones as fit into memory.
@@ -185,7 +185,7 @@ impl QueueState {
             totals: Totals::default(),
             from: ListCursors::default(),
             lanes: BTreeMap::new(),
-            rate_at: Monotonic::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -196,43 +196,25 @@ impl QueueState {
         }
         let free = u64::from(self.options.max_in_flight).saturating_sub(self.counts.leased);
         let free = usize::try_from(free).unwrap_or(usize::MAX);
-        self.options.rate.map_or(free, |rate| free.min(tokens(rate, self.rate_at, now)))
+        self.options.rate.map_or(free, |rate| free.min(self.pace.allowance(rate, now)))
     }
 
     /// So many were claimed.
     pub(crate) fn spend(&mut self, count: usize, now: Monotonic) {
         if let Some(rate) = self.options.rate {
-            let since = Duration::try_from_secs_f64(count as f64 / rate.per_second).unwrap_or(Duration::MAX);
-            self.rate_at = self.rate_at.max(now).after(since);
+            self.pace.spend(rate, count, now);
         }
     }
 
     /// When the rate allows the next claim, if it does not now.
     pub(crate) fn throttled_until(&self, now: Monotonic) -> Option<Monotonic> {
-        let rate = self.options.rate.filter(|rate| tokens(*rate, self.rate_at, now) == 0)?;
-        let next = self.rate_at.since(Monotonic::from_start(allowed_ahead(rate)));
-        // One microsecond more: rounding must not wake it too early again and again.
-        Some(Monotonic::from_start(next).after(Duration::from_micros(1)))
+        let rate = self.options.rate.filter(|rate| self.pace.allowance(*rate, now) == 0)?;
+        Some(self.pace.next(rate))
     }
 
     pub(crate) const fn is_at_its_limit(&self) -> bool {
         self.counts.leased >= self.options.max_in_flight as u64
     }
-}
-
-/// How far a rate's time may run ahead before it stops: one event short of the burst.
-pub(crate) fn allowed_ahead(rate: Rate) -> Duration {
-    let ahead = f64::from(rate.burst.max(1) - 1) / rate.per_second;
-    Duration::try_from_secs_f64(ahead).unwrap_or(Duration::MAX)
-}
-
-/// How many events a rate allows now. Each moves `at`, the rate's own time, on by its share of a second; it may run
-/// ahead by the burst.
-pub(crate) fn tokens(rate: Rate, at: Monotonic, now: Monotonic) -> usize {
-    let ahead = at.since(now).as_secs_f64();
-    let left = f64::from(rate.burst.max(1)) - ahead * rate.per_second;
-    // Saturates; a millionth of an event is a rounding error.
-    (left + 1e-6).max(0.0) as usize
 }
 
 impl State {

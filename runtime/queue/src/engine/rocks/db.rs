@@ -185,9 +185,8 @@ fn explain(directory: &Path, error: &rocksdb::Error) -> QueueError {
     let is_locked = text.contains("LOCK") && text.contains("temporarily unavailable") || text.contains("lock hold by");
     if is_locked {
         return QueueError::Unavailable(format!(
-            "{} is in use by {}; stop it, or talk to it over HTTP instead",
-            directory.display(),
-            "another process"
+            "{} is in use by another process; stop it, or talk to it over HTTP instead",
+            directory.display()
         ));
     }
     let at = directory.display();
@@ -237,7 +236,7 @@ impl Store for Rocks {
                     Write::Delete => batch.delete_cf(cf, key),
                 }
             }
-            if family == Family::Body && writes.iter().any(|(_, write)| *write == Write::Delete) {
+            if family == Family::Body {
                 let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
                 for (key, _) in writes.iter().filter(|(_, write)| *write == Write::Delete) {
                     freed.add(key);

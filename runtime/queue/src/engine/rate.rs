@@ -1,0 +1,37 @@
+//! Rates: a virtual clock that each event moves on by its share of a second, and that may run ahead by the burst.
+
+use std::time::Duration;
+
+use gristmill_core::Monotonic;
+
+use crate::contract::Rate;
+
+/// How far a rate is used up. A rate of its own queue or job; its time is monotonic and ends with the process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace(Monotonic);
+
+impl Pace {
+    /// How many events the rate allows now.
+    pub(crate) fn allowance(self, rate: Rate, now: Monotonic) -> usize {
+        let ahead = self.0.since(now).as_secs_f64();
+        let left = f64::from(rate.burst.max(1)) - ahead * rate.per_second;
+        // Saturates; a millionth of an event is a rounding error.
+        (left + 1e-6).max(0.0) as usize
+    }
+
+    /// So many events have happened.
+    pub(crate) fn spend(&mut self, rate: Rate, count: usize, now: Monotonic) {
+        let since = Duration::try_from_secs_f64(count as f64 / rate.per_second).unwrap_or(Duration::MAX);
+        self.0 = self.0.max(now).after(since);
+    }
+
+    /// When the rate allows the next event, if it does not now.
+    pub(crate) fn next(self, rate: Rate) -> Monotonic {
+        // One event short of the burst.
+        let ahead = f64::from(rate.burst.max(1) - 1) / rate.per_second;
+        let ahead = Duration::try_from_secs_f64(ahead).unwrap_or(Duration::MAX);
+        let next = self.0.since(Monotonic::from_start(ahead));
+        // One microsecond more: rounding must not wake anybody too early again and again.
+        Monotonic::from_start(next).after(Duration::from_micros(1))
+    }
+}
