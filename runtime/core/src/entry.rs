@@ -176,6 +176,10 @@ impl History {
             self.attempts.remove(Self::KEPT);
             self.omitted = self.omitted.saturating_add(1);
         }
+        if self.attempts.is_empty() {
+            // Most entries have one attempt.
+            self.attempts.reserve_exact(1);
+        }
         self.attempts.push(attempt);
     }
 

@@ -69,7 +69,7 @@ fn cut(
     let synced = Record::read(&record);
     let mut torn = Torn::default();
     for disk in disks {
-        torn += disk::after_the_cut(directory, disk, (&synced, &record, &positions), random);
+        torn += disk::after_the_cut(directory, disk, (&synced, &positions), random);
     }
     // It was stopped before: all that it has said, it had said before the cut.
     child.kill(ledger);
@@ -90,7 +90,7 @@ async fn promises_outlive_power_cuts() {
             ledger = Ledger::default();
             directory = tempfile::tempdir().unwrap();
         }
-        // Every second store begins a new log, and recycles an old one, many times in a life.
+        // Every second store begins a new log many times in a life.
         let write_buffer = if round % 2 == 0 { 256 << 10 } else { [1, 4, 16][random.random_range(0..3)] << 20 };
         let disks: Vec<_> = (0..DISKS).map(|_| tempfile::tempdir().unwrap()).collect();
         let paths: Vec<_> = disks.iter().map(tempfile::TempDir::path).collect();

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::entry::EncodedEvent;
+use super::event::EncodedEvent;
 use super::keys::{Family, number_key};
 use super::records::{NumberRecord, Record};
 use super::state::State;

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use gristmill_core::{Attempt, OutcomeKind, Pattern, Timestamp};
 
 use super::Now;
-use super::entry::{EncodedEvent, EntryRecord, shared_key};
+use super::chunk::Chunk;
+use super::entry::{EntryRecord, shared_key};
+use super::event::EncodedEvent;
 use super::flight::Lease;
 use super::ids::EntryKey;
 use super::keys::{Family, Lane, LaneKey, QueueId, ReadyKey, number_key};
@@ -162,54 +164,16 @@ fn refill(tx: &Tx<'_>, line: LaneKey, state: &mut Line, wanted: usize) -> Result
     let mut room = state.room().max(wanted);
     tx.scan(Family::Ready, &from, &to, &mut |key, value| {
         match ReadyKey::decode(key) {
-            Ok(key) => chunk.push(key.position, value),
+            Ok(key) => state.remember(key.position, chunk.copy(value)),
             Err(error) => failed = Some(error),
         }
         room -= 1;
-        if chunk.is_full() {
-            chunk.drain_into(state);
-        }
         let more = room > 0 && (state.has_room() || state.window.len() < wanted);
         if more && failed.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    chunk.drain_into(state);
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(!state.window.is_empty()),
-    }
-}
-
-/// Entries that share one piece of memory: fewer pieces are faster, and one that is held on to holds on to its chunk.
-#[derive(Default)]
-struct Chunk {
-    bytes: Vec<u8>,
-    /// Positions, and where each entry ends.
-    entries: Vec<(u64, usize)>,
-}
-
-impl Chunk {
-    /// In bytes.
-    const SIZE: usize = 16 * 1024;
-
-    fn push(&mut self, position: u64, entry: &[u8]) {
-        if self.bytes.capacity() == 0 {
-            self.bytes.reserve(Self::SIZE + super::entry::INLINE_DATA);
-        }
-        self.bytes.extend_from_slice(entry);
-        self.entries.push((position, self.bytes.len()));
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes.len() >= Self::SIZE
-    }
-
-    fn drain_into(&mut self, line: &mut Line) {
-        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
-        let mut start = 0;
-        for (position, end) in self.entries.drain(..) {
-            line.remember(position, bytes.slice(start..end));
-            start = end;
-        }
     }
 }
 

@@ -2,24 +2,19 @@
 //!
 //! ```text
 //! entry = version 1 | number 8 | priority 1 | enqueued-at 8 | at 8 | key's length 2 | key | event
-//! event = attributes' length 4 | attributes (postcard) | data
-//! data  = 0 (none) | 1, the data | 2, the body's number 8, its length 8
 //! ```
 //!
-//! Numbers are little-endian. An ordering key is not empty; length 0 means that there is none. Data above
-//! [`INLINE_DATA`] bytes lives apart, as a body, so that moving the entry does not rewrite it.
+//! Numbers are little-endian. An ordering key is not empty; length 0 means that there is none. The event is laid out by
+//! [`super::event`].
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use gristmill_core::{Event, Timestamp};
-use serde::{Deserialize, Serialize};
 
+use super::chunk::Chunk;
+use super::event::EncodedEvent;
 use super::records::{BadRecord, VERSION, bad, versioned};
-
-/// Data up to this length is stored with its entry, in bytes.
-pub(crate) const INLINE_DATA: usize = 4 * 1024;
 
 /// An event in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +26,14 @@ pub(crate) struct EntryRecord {
     pub(crate) at: Timestamp,
     pub(crate) key: KeyBytes,
     pub(crate) event: EncodedEvent,
+}
+
+/// An entry in the making: laid out as an entry, but for its number, its priority and its times, which the writer fills
+/// in.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    bytes: BytesMut,
+    key_len: usize,
 }
 
 /// An ordering key: text, or nothing.
@@ -59,24 +62,32 @@ impl EntryRecord {
 
     /// How many bytes [`encode_into`](Self::encode_into) adds.
     pub(crate) fn encoded_len(&self) -> usize {
-        Self::HEAD + self.key.0.len() + self.event.0.len()
+        Self::HEAD + self.key.0.len() + self.event.as_bytes().len()
     }
 
     pub(crate) fn encode(&self) -> Bytes {
-        let mut bytes = Vec::with_capacity(self.encoded_len());
+        let mut bytes = BytesMut::with_capacity(self.encoded_len());
         self.encode_into(&mut bytes);
-        Bytes::from(bytes)
+        bytes.freeze()
     }
 
-    pub(crate) fn encode_into(&self, bytes: &mut Vec<u8>) {
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&self.number.to_le_bytes());
-        bytes.push(self.priority);
-        bytes.extend_from_slice(&self.enqueued_at.as_micros().to_le_bytes());
-        bytes.extend_from_slice(&self.at.as_micros().to_le_bytes());
-        bytes.extend_from_slice(&u16::try_from(self.key.0.len()).unwrap_or(u16::MAX).to_le_bytes());
+    pub(crate) fn encode_into(&self, bytes: &mut BytesMut) {
+        let times = (self.enqueued_at, self.at);
+        bytes.extend_from_slice(&Self::head(self.number, self.priority, times, self.key.0.len()));
         bytes.extend_from_slice(&self.key.0);
-        bytes.extend_from_slice(&self.event.0);
+        bytes.extend_from_slice(self.event.as_bytes());
+    }
+
+    fn head(number: u64, priority: u8, (enqueued_at, at): (Timestamp, Timestamp), key_len: usize) -> [u8; Self::HEAD] {
+        let mut head = [0; Self::HEAD];
+        let mut rest = head.as_mut_slice();
+        rest.put_u8(VERSION);
+        rest.put_u64_le(number);
+        rest.put_u8(priority);
+        rest.put_u64_le(enqueued_at.as_micros());
+        rest.put_u64_le(at.as_micros());
+        rest.put_u16_le(u16::try_from(key_len).unwrap_or(u16::MAX));
+        head
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, BadRecord> {
@@ -97,171 +108,45 @@ impl EntryRecord {
             enqueued_at: Timestamp::from_micros(u64::from_le_bytes(*enqueued_at)),
             at: Timestamp::from_micros(u64::from_le_bytes(*at)),
             key: KeyBytes(bytes.slice_ref(key)),
-            event: EncodedEvent(bytes.slice_ref(event)),
+            event: EncodedEvent::from_bytes(bytes.slice_ref(event)),
         })
     }
 }
 
-/// Data that lives apart from its entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct BodyRef {
-    pub(crate) number: u64,
-    /// In bytes.
-    pub(crate) length: u64,
-}
-
-/// An event as it is stored. Encoded by the publisher's task and decoded by the claimant's, not by the writer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EncodedEvent(Bytes);
-
-/// The attributes that the engine itself looks at.
-#[derive(Debug, Deserialize)]
-pub(crate) struct EventHead<'a> {
-    _id: &'a str,
-    _source: &'a str,
-    pub(crate) ty: &'a str,
-}
-
-/// An event without its data, laid out as [`Event`] is.
-#[derive(Serialize)]
-struct Attributes<'a> {
-    id: &'a str,
-    source: &'a str,
-    ty: &'a str,
-    subject: Option<&'a str>,
-    time: Option<&'a str>,
-    datacontenttype: Option<&'a str>,
-    dataschema: Option<&'a str>,
-    extensions: &'a BTreeMap<String, String>,
-    data: Option<()>,
-}
-
-impl<'a> Attributes<'a> {
-    fn of(event: &'a Event) -> Self {
-        Self {
-            id: &event.id,
-            source: &event.source,
-            ty: &event.ty,
-            subject: event.subject.as_deref(),
-            time: event.time.as_deref(),
-            datacontenttype: event.datacontenttype.as_deref(),
-            dataschema: event.dataschema.as_deref(),
-            extensions: &event.extensions,
-            data: None,
-        }
-    }
-}
-
-impl EncodedEvent {
-    const KIND: &'static str = "event";
-    const NONE: u8 = 0;
-    const INLINE: u8 = 1;
-    const BODY: u8 = 2;
-
-    /// The event with its data, however large. What is too large to be stored so is taken apart by
-    /// [`with_body`](Self::with_body).
-    pub(crate) fn encode(event: &Event) -> Self {
-        let attributes = Attributes::of(event);
-        let inline = event.data.as_ref().filter(|data| data.len() <= INLINE_DATA);
-        let mut bytes = Vec::with_capacity(160 + inline.map_or(0, Bytes::len));
-        bytes.extend_from_slice(&[0; 4]);
-        let mut bytes = postcard::to_extend(&attributes, bytes).unwrap_or_default();
-        let length = u32::try_from(bytes.len().saturating_sub(4)).unwrap_or(u32::MAX);
-        if let Some(head) = bytes.first_chunk_mut::<4>() {
-            *head = length.to_le_bytes();
-        }
-        match (&event.data, inline) {
-            (None, _) => bytes.push(Self::NONE),
-            (Some(_), Some(data)) => {
-                bytes.push(Self::INLINE);
-                bytes.extend_from_slice(data);
-            }
-            (Some(data), None) => {
-                let body = BodyRef { number: 0, length: data.len() as u64 };
-                push_body(&mut bytes, body);
-            }
-        }
-        Self(Bytes::from(bytes))
+impl Draft {
+    /// Of an event and its ordering key, in memory from `chunk`.
+    pub(crate) fn new(event: &Event, key: Option<&str>, chunk: &mut Chunk) -> Self {
+        let key = key.unwrap_or_default();
+        let bytes = chunk.room(EntryRecord::HEAD + key.len() + EncodedEvent::encoded_len(event));
+        bytes.extend_from_slice(&[0; EntryRecord::HEAD]);
+        bytes.extend_from_slice(key.as_bytes());
+        EncodedEvent::encode_into(event, bytes);
+        Self { bytes: chunk.take(), key_len: key.len() }
     }
 
-    /// From what [`as_bytes`](Self::as_bytes) gave.
-    pub(crate) const fn from_bytes(bytes: Bytes) -> Self {
-        Self(bytes)
-    }
-
-    pub(crate) const fn as_bytes(&self) -> &Bytes {
-        &self.0
-    }
-
-    /// The same event, its data being the body with this number.
-    pub(crate) fn with_body(&self, number: u64) -> Result<Self, BadRecord> {
-        let Some(body) = self.body()? else { return Ok(self.clone()) };
-        let (_, data) = self.split()?;
-        let mut bytes = self.0.get(..self.0.len() - data.len()).unwrap_or_default().to_vec();
-        push_body(&mut bytes, BodyRef { number, ..body });
-        Ok(Self(Bytes::from(bytes)))
-    }
-
-    /// Where the data is, if it lives apart.
-    pub(crate) fn body(&self) -> Result<Option<BodyRef>, BadRecord> {
-        let (_, data) = self.split()?;
-        match data.split_first() {
-            Some((&Self::BODY, rest)) => {
-                let damaged = || bad(Self::KIND, "its body's number is damaged".to_owned());
-                let (number, length) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-                let length = <[u8; 8]>::try_from(length).map_err(|_| damaged())?;
-                Ok(Some(BodyRef { number: u64::from_le_bytes(*number), length: u64::from_le_bytes(length) }))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// The event; `body` gives the data that lives apart, if it is wanted.
-    pub(crate) fn decode(&self, body: Option<Bytes>) -> Result<Event, BadRecord> {
-        let (attributes, data) = self.split()?;
-        let event: Event = postcard::from_bytes(attributes).map_err(|error| bad(Self::KIND, error.to_string()))?;
-        let data = match data.split_first() {
-            Some((&Self::NONE, [])) => None,
-            Some((&Self::INLINE, data)) => Some(self.0.slice_ref(data)),
-            Some((&Self::BODY, _)) => body,
-            _ => return Err(bad(Self::KIND, "its data is damaged".to_owned())),
-        };
-        Ok(Event { data, ..event })
-    }
-
-    pub(crate) fn head(&self) -> Result<EventHead<'_>, BadRecord> {
-        let (attributes, _) = self.split()?;
-        let head = postcard::take_from_bytes::<EventHead<'_>>(attributes);
-        head.map(|(head, _)| head).map_err(|error| bad(Self::KIND, error.to_string()))
-    }
-
-    /// The event without its data.
-    pub(crate) fn without_data(&self) -> Result<Self, BadRecord> {
-        let (_, data) = self.split()?;
-        let attributes = self.0.get(..self.0.len() - data.len()).unwrap_or_default();
-        let mut bytes = Vec::with_capacity(attributes.len() + 1);
-        bytes.extend_from_slice(attributes);
-        bytes.push(Self::NONE);
-        Ok(Self(Bytes::from(bytes)))
-    }
-
-    /// Attributes and data, in bytes; nearly what [`Event::size`] says.
+    /// Attributes and data, in bytes.
     pub(crate) fn size(&self) -> u64 {
-        let body = self.body().ok().flatten().map_or(0, |body| body.length);
-        (self.0.len() as u64).saturating_sub(5).saturating_add(body)
+        EncodedEvent::size_of(self.bytes.get(EntryRecord::HEAD + self.key_len..).unwrap_or_default())
     }
 
-    fn split(&self) -> Result<(&[u8], &[u8]), BadRecord> {
-        let short = || bad(Self::KIND, "truncated".to_owned());
-        let (length, rest) = self.0.split_first_chunk::<4>().ok_or_else(short)?;
-        rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)
+    /// The event alone.
+    pub(crate) fn into_event(self) -> EncodedEvent {
+        EncodedEvent::from_bytes(self.bytes.freeze().slice(EntryRecord::HEAD + self.key_len..))
     }
-}
 
-fn push_body(bytes: &mut Vec<u8>, body: BodyRef) {
-    bytes.push(EncodedEvent::BODY);
-    bytes.extend_from_slice(&body.number.to_le_bytes());
-    bytes.extend_from_slice(&body.length.to_le_bytes());
+    /// The entry, and how it is stored.
+    pub(crate) fn finish(mut self, number: u64, priority: u8, now: Timestamp) -> (EntryRecord, Bytes) {
+        let head = EntryRecord::head(number, priority, (now, now), self.key_len);
+        if let Some(place) = self.bytes.first_chunk_mut() {
+            *place = head;
+        }
+        let event_at = EntryRecord::HEAD + self.key_len;
+        let bytes = self.bytes.freeze();
+        let key =
+            if self.key_len == 0 { KeyBytes::default() } else { KeyBytes(bytes.slice(EntryRecord::HEAD..event_at)) };
+        let event = EncodedEvent::from_bytes(bytes.slice(event_at..));
+        (EntryRecord { number, priority, enqueued_at: now, at: now, key, event }, bytes)
+    }
 }
 
 /// An ordering key that is shared.
@@ -302,15 +187,16 @@ mod tests {
     }
 
     #[test]
-    fn large_data_lives_apart() {
-        let data = Bytes::from(vec![b'x'; INLINE_DATA + 1]);
-        let encoded = EncodedEvent::encode(&event(Some(data.clone())));
-        assert!(encoded.as_bytes().len() < 200);
-        assert!(encoded.size() > data.len() as u64);
-        let stored = encoded.with_body(42).unwrap();
-        assert_eq!(stored.body().unwrap(), Some(BodyRef { number: 42, length: data.len() as u64 }));
-        assert_eq!(stored.decode(Some(data.clone())).unwrap(), event(Some(data)));
-        assert_eq!(stored.decode(None).unwrap(), event(None));
+    fn a_draft_becomes_the_same_entry() {
+        let mut chunk = Chunk::default();
+        for (data, key) in [(None, None), (Some(Bytes::from_static(b"{}")), Some("k")), (None, Some("key"))] {
+            let draft = Draft::new(&event(data.clone()), key, &mut chunk);
+            let size = draft.size();
+            let (record, bytes) = draft.finish(7, 3, Timestamp::from_micros(11));
+            assert_eq!(record, entry(data, key));
+            assert_eq!(bytes, record.encode());
+            assert_eq!(size, record.size());
+        }
     }
 
     #[test]

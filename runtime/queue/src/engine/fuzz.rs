@@ -14,7 +14,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::due::DueValue;
-use super::entry::{EncodedEvent, EntryRecord};
+use super::entry::EntryRecord;
+use super::event::EncodedEvent;
 use super::ids::EntryKey;
 use super::inspect::{decode_cursor, encode_cursor};
 use super::keys::*;
@@ -116,7 +117,8 @@ const VALUES: [(&str, Family, Decoder); 22] = [
     ("origin", Family::Origin, |b| {
         let _ = super::rocks::is_expired(b, Timestamp::EPOCH);
         if let Ok(origin) = OriginRecord::decode(b) {
-            let bytes = OriginRecord::encode(origin.expires_at, &origin.entries);
+            let mut bytes = bytes::BytesMut::new();
+            OriginRecord::encode_into(origin.expires_at, &origin.entries, &mut bytes);
             assert_eq!(OriginRecord::decode(&bytes), Ok(origin));
         }
     }),

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gristmill_core::{Clock, EntryId, Event, EventError, Outcome, QueueName};
+use smallvec::SmallVec;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::chunk::Chunk;
 use super::claim::{Claimed, Request};
 use super::command::{Answer, ClaimCommand, Command, Envelope, WaitReply};
-use super::entry::{EncodedEvent, INLINE_DATA};
+use super::entry::Draft;
+use super::event::INLINE_DATA;
 use super::inspect::{MAX_PAGE, Reading};
 use super::keys::{OriginKind, origin_key};
 use super::kv::StateView;
@@ -199,10 +202,16 @@ impl Engine {
     /// Validates and encodes events outside the writer.
     fn prepare_all(&self, batch: Vec<Publish>) -> Vec<Result<Prepared, PublishError>> {
         let attributes = self.shared.key_attributes.read().unwrap_or_else(PoisonError::into_inner);
-        batch.into_iter().map(|publish| self.prepare(publish, &attributes)).collect()
+        let mut chunk = Chunk::default();
+        batch.into_iter().map(|publish| self.prepare(publish, &attributes, &mut chunk)).collect()
     }
 
-    fn prepare(&self, publish: Publish, attributes: &HashMap<QueueName, Arc<str>>) -> Result<Prepared, PublishError> {
+    fn prepare(
+        &self,
+        publish: Publish,
+        attributes: &HashMap<QueueName, Arc<str>>,
+        chunk: &mut Chunk,
+    ) -> Result<Prepared, PublishError> {
         let Publish { event, queues, due, priority, key, time_to_live, dedupe_key, on_duplicate } = publish;
         self.check(&event)?;
         for (name, value) in [("ordering key", &key), ("dedupe key", &dedupe_key)] {
@@ -223,14 +232,15 @@ impl Engine {
             let key = shared.clone().or_else(from_attribute);
             Target { queue, key }
         };
-        let targets = queues.into_iter().map(target).collect();
+        let targets: SmallVec<[Target; 1]> = queues.into_iter().map(target).collect();
+        let first_key = targets.first().and_then(|target| target.key.as_deref());
         let origin = self.remembers.then(|| Origin {
             id: origin_key(OriginKind::Id, &event.source, &event.id),
             dedupe: dedupe_key.map(|key| origin_key(OriginKind::DedupeKey, &event.source, &key)),
         });
         Ok(Prepared {
-            event: EncodedEvent::encode(&event),
-            body: event.data.clone().filter(|data| data.len() > INLINE_DATA),
+            draft: Draft::new(&event, first_key, chunk),
+            body: event.data.as_ref().filter(|data| data.len() > INLINE_DATA).cloned(),
             targets,
             due,
             priority,

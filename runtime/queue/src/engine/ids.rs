@@ -5,6 +5,7 @@
 
 use gristmill_core::EntryId;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::keys::QueueId;
 
@@ -12,6 +13,9 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const SALT_DIGITS: u32 = 6;
 /// Salts fit into their digits.
 pub(crate) const SALT_MASK: u32 = (1 << (5 * SALT_DIGITS)) - 1;
+
+/// An id in the making.
+type Text = SmallVec<[u8; 32]>;
 
 /// What an entry's id says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,17 +29,17 @@ pub(crate) struct EntryKey {
 impl EntryKey {
     /// The id in the store with this salt.
     pub(crate) fn id(self, salt: u32) -> Option<EntryId> {
-        let mut text = String::with_capacity(24);
+        let mut text = Text::new();
         push_digits(&mut text, u64::from(salt & SALT_MASK), SALT_DIGITS);
-        text.push('-');
+        text.push(b'-');
         push_number(&mut text, self.number);
-        text.push('-');
+        text.push(b'-');
         push_number(&mut text, u64::from(self.queue));
         if self.priority > 0 {
-            text.push('-');
+            text.push(b'-');
             push_number(&mut text, u64::from(self.priority));
         }
-        EntryId::new(&text).ok()
+        EntryId::new(std::str::from_utf8(&text).ok()?).ok()
     }
 
     /// What `id` says, if the store with this salt issued it.
@@ -54,14 +58,14 @@ impl EntryKey {
     }
 }
 
-fn push_number(text: &mut String, number: u64) {
+fn push_number(text: &mut Text, number: u64) {
     push_digits(text, number, (u64::BITS - number.leading_zeros()).div_ceil(5).max(1));
 }
 
-fn push_digits(text: &mut String, value: u64, digits: u32) {
+fn push_digits(text: &mut Text, value: u64, digits: u32) {
     for digit in (0..digits).rev() {
         let index = (value >> (5 * digit) & 31) as usize;
-        text.push(ALPHABET.get(index).copied().unwrap_or(b'0') as char);
+        text.push(ALPHABET.get(index).copied().unwrap_or(b'0'));
     }
 }
 

@@ -7,7 +7,8 @@ use gristmill_core::{EntryId, Monotonic, OutcomeKind, State as EntryState, Times
 use super::Now;
 use super::act::{self, Deed};
 use super::body;
-use super::entry::{EncodedEvent, EntryRecord};
+use super::entry::EntryRecord;
+use super::event::EncodedEvent;
 use super::ids::EntryKey;
 use super::keys::{DueKey, Family, Key, QueueId};
 use super::log;

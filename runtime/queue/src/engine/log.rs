@@ -9,7 +9,7 @@ use gristmill_core::Timestamp;
 
 use super::Now;
 use super::body;
-use super::entry::EncodedEvent;
+use super::event::EncodedEvent;
 use super::keys::{Family, Key, LogKey, Meta, QueueId, after_prefix};
 use super::records::{LogRecord, Record, SegmentRecord};
 use super::state::State;

@@ -13,8 +13,8 @@
 //!
 //! | modules | noun |
 //! | --- | --- |
-//! | `keys`, `records`, `entry`, `due`, `ids` | what is stored, byte for byte |
-//! | `store`, `memory`, `rocks` | where it is stored |
+//! | `keys`, `records`, `entry`, `event`, `due`, `ids` | what is stored, byte for byte |
+//! | `store`, `memory`, `rocks`, `chunk` | where it is stored |
 //! | `state`, `flight`, `rate`, `kv`, `log` | what the writer knows |
 //! | `moves`, `ordering`, `body` | how an entry leaves a state and enters another |
 //! | `publish`, `claim`, `settle`, `sweep`, `act`, `job`, `operate` | the transitions |
@@ -26,12 +26,14 @@
 mod act;
 mod batch;
 mod body;
+mod chunk;
 mod claim;
 mod command;
 #[cfg(debug_assertions)]
 mod discipline;
 mod due;
 mod entry;
+mod event;
 mod flight;
 #[cfg(test)]
 mod fuzz;

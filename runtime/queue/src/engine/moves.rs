@@ -25,29 +25,36 @@ pub(crate) struct InHand {
     pub(crate) past: Past,
     /// It has a place in the store.
     placed: bool,
+    /// How it is stored as it came in.
+    encoded: Option<Bytes>,
 }
 
 impl InHand {
     /// One that comes in for the first time.
     pub(crate) fn new(queue: QueueId, record: EntryRecord) -> Self {
-        Self { queue, record, past: Past::default(), placed: false }
+        Self::moved(queue, record, Past::default())
+    }
+
+    /// One that comes in for the first time, encoded.
+    pub(crate) fn drafted(queue: QueueId, (record, encoded): (EntryRecord, Bytes)) -> Self {
+        Self { encoded: Some(encoded), ..Self::new(queue, record) }
     }
 
     /// One that comes in with a past of its own.
     pub(crate) const fn moved(queue: QueueId, record: EntryRecord, past: Past) -> Self {
-        Self { queue, record, past, placed: false }
+        Self { queue, record, past, placed: false, encoded: None }
     }
 
     /// One that has a place.
     pub(crate) const fn placed(queue: QueueId, record: EntryRecord, past: Past) -> Self {
-        Self { queue, record, past, placed: true }
+        Self { queue, record, past, placed: true, encoded: None }
     }
 
     /// One that was leased.
     pub(crate) fn leased(queue: QueueId, record: EntryRecord, past: Option<Past>) -> Self {
         let placed = past.is_some();
         let past = Past { holds_key: record.key().is_some(), ..past.unwrap_or_default() };
-        Self { queue, record, past, placed }
+        Self { queue, record, past, placed, encoded: None }
     }
 
     pub(crate) const fn key(&self) -> EntryKey {
@@ -99,7 +106,7 @@ pub(crate) fn take(state: &mut State, tx: &mut Tx<'_>, found: Found, now: Now) -
             tx.delete(Family::Done, key.encode());
         }
     }
-    Ok(InHand { queue: found.queue, record: found.record, past, placed: found.placed })
+    Ok(InHand { queue: found.queue, record: found.record, past, placed: found.placed, encoded: None })
 }
 
 /// Lets an entry in that does not hold its key yet: behind the others of its key, or at once.
@@ -126,14 +133,20 @@ pub(crate) fn put_ready(
     let key = ReadyKey { line, position };
     let number = number_key(hand.record.number);
     let size = hand.record.size();
+    let as_it_came = hand.encoded.filter(|_| is_first && hand.record.at == now.wall);
     let record = EntryRecord { at: now.wall, ..hand.record };
     if !is_first {
         let past = Past { holds_key: false, ..hand.past };
         tx.put(Family::Place, number, PlaceRecord { at: key.into(), past }.encode());
     }
-    let bytes = record.encode();
-    state.line_mut(line)?.joined(position, &bytes);
-    tx.put(Family::Ready, key.encode(), bytes);
+    let bytes = match as_it_came {
+        Some(bytes) => {
+            tx.put(Family::Ready, key.encode(), bytes.clone());
+            bytes
+        }
+        None => tx.put_with(Family::Ready, key.encode(), record.encoded_len(), |bytes| record.encode_into(bytes)),
+    };
+    state.line_mut(line)?.joined(position, bytes);
     let counts = &mut state.queue_mut(line.queue)?.counts;
     counts.ready += 1;
     counts.bytes = counts.bytes.saturating_add(size);
@@ -211,8 +224,11 @@ pub(crate) fn put_done(
             hand.record.event = header;
         }
         hand.past.holds_key = false;
-        let end = EndRecord::encode(&hand.record, &hand.past, result.as_ref());
-        tx.put(Family::Done, EndKey { queue: hand.queue, position: key.number }.encode(), end);
+        let (record, past, result) = (&hand.record, &hand.past, result.as_ref());
+        let end = EndKey { queue: hand.queue, position: key.number }.encode();
+        tx.put_with(Family::Done, end, EndRecord::encoded_len(record, result), |bytes| {
+            EndRecord::encode_into(record, past, result, bytes);
+        });
         state.effects.done.entry(hand.queue).or_default().push(key.number);
         state.queue_mut(hand.queue)?.counts.done += 1;
     }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::Now;
 use super::body;
-use super::entry::{EncodedEvent, EntryRecord};
+use super::entry::{Draft, EntryRecord};
 use super::ids::EntryKey;
 use super::keys::{DueKey, Family, Key, QueueId};
 use super::log::{self, Logged};
@@ -22,7 +22,8 @@ use crate::contract::{Due, EntryRef, Limit, OnDuplicate, PublishError, PublishSt
 
 /// An event that was validated and encoded outside the writer.
 pub(crate) struct Prepared {
-    pub(crate) event: EncodedEvent,
+    /// With the ordering key of the first target.
+    pub(crate) draft: Draft,
     /// Data that lives apart.
     pub(crate) body: Option<Bytes>,
     pub(crate) targets: SmallVec<[Target; 1]>,
@@ -86,14 +87,14 @@ pub(crate) struct Entering {
 pub(crate) fn publish(
     state: &mut State,
     tx: &mut Tx<'_>,
-    event: &Prepared,
+    event: Prepared,
     admission: Admission,
     now: Now,
 ) -> Result<Result<Stored, PublishError>, QueueError> {
-    match decide(state, tx, event, admission, now)? {
+    match decide(state, tx, &event, admission, now)? {
         Err(refused) => Ok(Err(refused)),
         Ok(Decision::Existing(entries)) => {
-            for target in targets(state, event).into_iter().flatten() {
+            for target in targets(state, &event).into_iter().flatten() {
                 state.queue_mut(target.id)?.totals.duplicates += 1;
             }
             Ok(Ok(Stored { status: PublishStatus::Duplicate, entries }))
@@ -127,7 +128,7 @@ pub(crate) fn decide(
         if let Some(space) = space.filter(|space| space.is_low()) {
             return Ok(Err(PublishError::DiskFull { available: space.available, reserve: space.reserve }));
         }
-        let size = event.event.size();
+        let size = event.draft.size();
         for target in &targets {
             if let Some(limit) = exceeded(state, target.id, size)? {
                 return Ok(Err(PublishError::Full { queue: state.queue(target.id)?.name.clone(), limit }));
@@ -205,24 +206,32 @@ fn exceeded(state: &State, queue: QueueId, size: u64) -> Result<Option<Limit>, Q
     Ok(events.or(bytes))
 }
 
-fn enter(state: &mut State, tx: &mut Tx<'_>, event: &Prepared, targets: Targets, now: Now) -> Result<Keys, QueueError> {
-    let stored = match &event.body {
-        Some(data) => {
-            let number = body::add(state, tx, data.clone(), targets.len() as u64)?;
-            event.event.with_body(number)?
-        }
-        None => event.event.clone(),
-    };
+fn enter(state: &mut State, tx: &mut Tx<'_>, event: Prepared, targets: Targets, now: Now) -> Result<Keys, QueueError> {
     let due = match event.due {
         Due::Now => None,
         Due::After(delay) => Some(now.wall.after(delay)),
         Due::At(time) => Some(time).filter(|time| *time > now.wall),
     };
+    let number = state.next_number()?;
+    let mut drafted = event.draft.finish(number, event.priority, now.wall);
+    if let Some(data) = event.body {
+        let body = body::add(state, tx, data, targets.len() as u64)?;
+        drafted.0.event = drafted.0.event.with_body(body)?;
+        drafted.1 = drafted.0.encode();
+    }
+    let is_logged = state.settings.log_retention.is_some();
+    let stored = (is_logged || targets.len() > 1).then(|| drafted.0.event.clone());
+    let mut drafted = Some(drafted);
     let mut keys = Keys::with_capacity(targets.len());
     for target in targets {
-        let number = state.next_number()?;
-        let record = EntryRecord::new(number, event.priority, now.wall, target.key.as_deref(), stored.clone());
-        let hand = InHand::new(target.id, record);
+        let hand = match drafted.take() {
+            Some(drafted) => InHand::drafted(target.id, drafted),
+            None => {
+                let Some(stored) = stored.clone() else { break };
+                let (number, key) = (state.next_number()?, target.key.as_deref());
+                InHand::new(target.id, EntryRecord::new(number, event.priority, now.wall, key, stored))
+            }
+        };
         let key = hand.key();
         match due {
             None => moves::admit(state, tx, hand, now)?,
@@ -235,10 +244,10 @@ fn enter(state: &mut State, tx: &mut Tx<'_>, event: &Prepared, targets: Targets,
         state.queue_mut(target.id)?.totals.published += 1;
         keys.push(key);
     }
-    if let Some(origin) = &event.origin {
+    if let Some(origin) = event.origin {
         remember(state, tx, origin, &keys, now);
     }
-    if state.settings.log_retention.is_some() {
+    if let Some(stored) = stored.filter(|_| is_logged) {
         let queues = keys.iter().map(|key| key.queue).collect();
         let logged = Logged { event: &stored, priority: event.priority, key: event.key.as_deref(), queues };
         log::append(state, tx, logged, now)?;
@@ -246,11 +255,11 @@ fn enter(state: &mut State, tx: &mut Tx<'_>, event: &Prepared, targets: Targets,
     Ok(keys)
 }
 
-fn remember(state: &State, tx: &mut Tx<'_>, origin: &Origin, entries: &[EntryKey], now: Now) {
+fn remember(state: &State, tx: &mut Tx<'_>, origin: Origin, entries: &[EntryKey], now: Now) {
     let expires_at = now.wall.after(state.settings.idempotency_window);
-    let record = Bytes::from(OriginRecord::encode(expires_at, entries));
-    if let Some(dedupe) = &origin.dedupe {
-        tx.put(Family::Origin, dedupe.clone(), record.clone());
+    let record =
+        tx.put_with(Family::Origin, origin.id, 32, |bytes| OriginRecord::encode_into(expires_at, entries, bytes));
+    if let Some(dedupe) = origin.dedupe {
+        tx.put(Family::Origin, dedupe, record);
     }
-    tx.put(Family::Origin, origin.id.clone(), record);
 }

@@ -3,7 +3,7 @@
 //! Small records are postcard behind that byte. A queue's options are JSON, so that they can grow. Entries are laid out
 //! by hand in [`super::entry`], because they move more often than they are looked into.
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use gristmill_core::{History, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -36,6 +36,26 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
         let payload = versioned(Self::KIND, bytes)?;
         postcard::from_bytes(payload).map_err(|error| bad(Self::KIND, error.to_string()))
     }
+}
+
+/// Appends a value as postcard.
+pub(crate) fn append<T: Serialize + ?Sized>(value: &T, bytes: &mut BytesMut) {
+    struct Appending<'a>(&'a mut BytesMut);
+    impl postcard::ser_flavors::Flavor for Appending<'_> {
+        type Output = ();
+        fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+            self.try_extend(&[byte])
+        }
+        fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+            self.0.extend_from_slice(bytes);
+            Ok(())
+        }
+        fn finalize(self) -> postcard::Result<()> {
+            Ok(())
+        }
+    }
+    // As little as `Record::encode` can.
+    let _ = postcard::serialize_with_flavor(value, Appending(bytes));
 }
 
 /// What is behind the version byte.
@@ -329,13 +349,22 @@ pub(crate) struct EndRecord {
 impl EndRecord {
     const KIND: &'static str = "ended entry";
 
-    pub(crate) fn encode(entry: &EntryRecord, past: &Past, result: Option<&Bytes>) -> Vec<u8> {
-        let length = entry.encoded_len();
-        let mut bytes = Vec::with_capacity(length + 64 + result.map_or(0, Bytes::len));
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
-        entry.encode_into(&mut bytes);
-        postcard::to_extend(&(past, result), bytes).unwrap_or_default()
+    /// Nearly how many bytes an entry that has ended takes.
+    pub(crate) fn encoded_len(entry: &EntryRecord, result: Option<&Bytes>) -> usize {
+        entry.encoded_len() + 64 + result.map_or(0, Bytes::len)
+    }
+
+    pub(crate) fn encode_into(entry: &EntryRecord, past: &Past, result: Option<&Bytes>, bytes: &mut BytesMut) {
+        bytes.put_u8(VERSION);
+        bytes.put_u32_le(u32::try_from(entry.encoded_len()).unwrap_or(u32::MAX));
+        entry.encode_into(bytes);
+        append(&(past, result), bytes);
+    }
+
+    pub(crate) fn encode(entry: &EntryRecord, past: &Past, result: Option<&Bytes>) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(Self::encoded_len(entry, result));
+        Self::encode_into(entry, past, result, &mut bytes);
+        bytes.freeze()
     }
 
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, BadRecord> {
@@ -420,11 +449,10 @@ pub(crate) struct OriginRecord {
 impl OriginRecord {
     const KIND: &'static str = "origin";
 
-    pub(crate) fn encode(expires_at: Timestamp, entries: &[EntryKey]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(32);
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&expires_at.as_micros().to_le_bytes());
-        postcard::to_extend(entries, bytes).unwrap_or_default()
+    pub(crate) fn encode_into(expires_at: Timestamp, entries: &[EntryKey], bytes: &mut BytesMut) {
+        bytes.put_u8(VERSION);
+        bytes.put_u64_le(expires_at.as_micros());
+        append(entries, bytes);
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {

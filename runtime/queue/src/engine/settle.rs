@@ -68,7 +68,7 @@ pub(crate) fn settle(
         },
     };
     let disposition = conclude(state, tx, delivery, (&request.outcome, request.version), now)?;
-    for emit in &emits {
+    for emit in emits {
         // One that another emit of the same settlement repeats is a duplicate, which is no reason to stop.
         if let Err(refused) = publish::publish(state, tx, emit, Admission::Emitted, now)? {
             tracing::warn!(%refused, "an emitted event repeats another of the same settlement, and was dropped");

@@ -1,6 +1,6 @@
 //! What the writer knows without looking: queues, counts, lines, leases. Rebuilt from the store at every open.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub(crate) struct State {
     last_queue: QueueId,
     pub(crate) settings: Settings,
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
-    by_name: HashMap<QueueName, QueueId>,
+    by_name: BTreeMap<QueueName, QueueId>,
     pub(crate) flight: Flight,
     /// The one delivery of an entry from a lost lane that may be in flight.
     pub(crate) lost_in_flight: Option<u64>,
@@ -142,9 +142,9 @@ impl Line {
     }
 
     /// An entry that joins the end of the line.
-    pub(crate) fn joined(&mut self, position: u64, entry: &Bytes) {
+    pub(crate) fn joined(&mut self, position: u64, entry: Bytes) {
         if self.window.len() as u64 == self.record.ready && self.has_room() {
-            self.remember(position, entry.clone());
+            self.remember(position, entry);
         }
         self.record.ready += 1;
     }
@@ -241,7 +241,7 @@ impl State {
             last_queue: number(Meta::LastQueue)?.and_then(|last| u32::try_from(last).ok()).unwrap_or(0),
             settings,
             queues: BTreeMap::new(),
-            by_name: HashMap::new(),
+            by_name: BTreeMap::new(),
             flight: Flight::default(),
             lost_in_flight: None,
             due_cursor: read(Meta::DueCursor)?.map(|bytes| Key::from_slice(&bytes)).unwrap_or_default(),

@@ -6,9 +6,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use gristmill_core::Timestamp;
 
+use super::chunk::Chunk;
 use super::keys::{Family, Key};
 use crate::contract::QueueError;
 
@@ -102,6 +103,19 @@ impl Writes {
         &self.ranges
     }
 
+    /// Nearly how many bytes all keys and values take together.
+    pub(crate) fn len_hint(&self) -> usize {
+        let size = |(key, write): &(Key, Write)| {
+            key.len()
+                + 12
+                + match write {
+                    Write::Put(value) => value.len(),
+                    Write::Delete => 0,
+                }
+        };
+        64 + self.families.iter().flatten().map(size).sum::<usize>()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty() && self.families.iter().all(Vec::is_empty)
     }
@@ -114,6 +128,7 @@ impl Writes {
 pub(crate) struct Tx<'a> {
     base: &'a dyn View,
     writes: Writes,
+    chunk: Chunk,
     indexes: [RefCell<Option<Index>>; Family::COUNT],
 }
 
@@ -122,11 +137,25 @@ type Index = BTreeMap<Key, usize>;
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(base: &'a dyn View) -> Self {
-        Self { base, writes: Writes::default(), indexes: Default::default() }
+        Self { base, writes: Writes::default(), chunk: Chunk::default(), indexes: Default::default() }
     }
 
     pub(crate) fn put(&mut self, family: Family, key: Key, value: impl Into<Bytes>) {
         self.write(family, key, Write::Put(value.into()));
+    }
+
+    /// Puts a value of about `len` bytes, which `encode` appends.
+    pub(crate) fn put_with(
+        &mut self,
+        family: Family,
+        key: Key,
+        len: usize,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> Bytes {
+        encode(self.chunk.room(len));
+        let value = self.chunk.take().freeze();
+        self.put(family, key, value.clone());
+        value
     }
 
     pub(crate) fn delete(&mut self, family: Family, key: Key) {

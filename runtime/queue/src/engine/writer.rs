@@ -348,7 +348,7 @@ impl Writer {
                 let mut results = Vec::with_capacity(events.len());
                 for event in events {
                     results.push(match event {
-                        Ok(event) => match publish::publish(state, &mut batch.tx, &event, admission, batch.now) {
+                        Ok(event) => match publish::publish(state, &mut batch.tx, event, admission, batch.now) {
                             Ok(result) => result,
                             Err(error) => {
                                 batch.answer_on_sync(answer, Err(error.clone()));

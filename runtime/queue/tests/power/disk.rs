@@ -13,19 +13,11 @@ const PAGE: usize = 4_096;
 /// Device and inode.
 pub(crate) type FileId = (u64, u64);
 
-/// One file that was written.
-#[derive(Clone, Copy, Debug, Default)]
-struct Written {
-    /// So many of its bytes are on stable storage.
-    synced: u64,
-    /// It is written over an older log.
-    recycled: bool,
-}
-
 /// What the shim has noted.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
-    files: BTreeMap<FileId, Written>,
+    /// How many bytes of each file that was written are on stable storage.
+    synced: BTreeMap<FileId, u64>,
     /// Names that no sync of their directory covers.
     new_names: BTreeSet<PathBuf>,
 }
@@ -37,7 +29,7 @@ impl Record {
         for line in text.lines() {
             record.note(line).unwrap_or_else(|| panic!("the shim's record: {line}"));
         }
-        assert!(!record.files.is_empty(), "the shim has seen nothing");
+        assert!(!record.synced.is_empty(), "the shim has seen nothing");
         record
     }
 
@@ -48,12 +40,12 @@ impl Record {
             Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
         };
         match kind {
-            "o" => drop(self.files.insert(file()?, Written::default())),
-            "k" => self.files.get_mut(&file()?)?.recycled = true,
+            "o" => drop(self.synced.entry(file()?).or_default()),
+            "t" => drop(self.synced.insert(file()?, 0)),
             "s" => {
-                let length = rest.split(' ').nth(2)?.parse().ok()?;
-                let written = self.files.entry(file()?).or_default();
-                written.synced = written.synced.max(length);
+                let length: u64 = rest.split(' ').nth(2)?.parse().ok()?;
+                let synced = self.synced.entry(file()?).or_default();
+                *synced = length.max(*synced);
             }
             "d" => self.new_names.retain(|name| name.parent() != Some(Path::new(rest))),
             "n" => drop(self.new_names.insert(rest.into())),
@@ -69,8 +61,6 @@ impl Record {
 pub(crate) struct Torn {
     /// Bytes that were written, and not synced.
     unsynced: usize,
-    /// Logs that were written over older ones.
-    recycled: usize,
     /// Files that are gone.
     gone: usize,
 }
@@ -85,25 +75,25 @@ impl Torn {
 impl std::ops::AddAssign for Torn {
     fn add_assign(&mut self, other: Self) {
         self.unsynced += other.unsynced;
-        self.recycled += other.recycled;
         self.gone += other.gone;
     }
 }
 
 impl std::fmt::Display for Torn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { unsynced, recycled, gone } = self;
-        write!(f, "{unsynced} bytes were not synced, {recycled} logs were recycled, {gone} files are gone")
+        let Self { unsynced, gone } = self;
+        write!(f, "{unsynced} bytes were not synced, {gone} files are gone")
     }
 }
 
 /// Writes to `to` what may be left of `from`.
 ///
-/// `positions` says how far each open file has been written; a recycled log goes on behind that with older bytes.
+/// `positions` says how far each open file has been written; a log goes on behind that with room taken ahead, which reads
+/// as zeros whatever happens.
 pub(crate) fn after_the_cut(
     from: &Path,
     to: &Path,
-    (record, record_path, positions): (&Record, &Path, &BTreeMap<FileId, u64>),
+    (record, positions): (&Record, &BTreeMap<FileId, u64>),
     random: &mut StdRng,
 ) -> Torn {
     let mut torn = Torn::default();
@@ -115,22 +105,22 @@ pub(crate) fn after_the_cut(
         let kind = Kind::of(name);
         let mut bytes = std::fs::read(&path).unwrap();
         // What this process has not written was there before it.
-        if let Some(written) = record.files.get(&id) {
+        if let Some(synced) = record.synced.get(&id) {
             let is_new = record.new_names.contains(&path);
             if is_new && matches!(kind, Kind::Log | Kind::Table) && random.random_bool(0.5) {
                 torn.gone += 1;
                 continue;
             }
-            let synced = (written.synced as usize).min(bytes.len());
-            // A recycled log is closed once it is synced; what follows in it is older, and was not touched.
-            let written_to = if written.recycled { synced } else { bytes.len() };
-            let end = positions.get(&id).map_or(written_to, |at| *at as usize).clamp(synced, bytes.len());
-            let old = written.recycled.then(|| std::fs::read(older(record_path, id)).unwrap());
-            torn.recycled += usize::from(kind == Kind::Log && old.is_some());
+            let synced = (*synced as usize).min(bytes.len());
+            let written = match kind {
+                Kind::Log => bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1),
+                _ => bytes.len(),
+            };
+            let end = positions.get(&id).map_or(written, |at| *at as usize).max(synced).min(bytes.len());
             torn.unsynced += if kind == Kind::Log { end - synced } else { 0 };
             match kind {
-                Kind::Log => tear(&mut bytes, synced..end, old.as_deref(), random),
-                Kind::Table => tear(&mut bytes, synced..end, None, random),
+                Kind::Log => tear(&mut bytes, synced..end, random),
+                Kind::Table => tear(&mut bytes, synced..end, random),
                 Kind::Manifest => bytes.truncate(random.random_range(synced..=end)),
                 Kind::Note => forget(&mut bytes, random),
                 Kind::Other => {}
@@ -139,13 +129,6 @@ pub(crate) fn after_the_cut(
         std::fs::write(to.join(name), bytes).unwrap();
     }
     torn
-}
-
-/// Where the shim keeps what a log held before it was recycled.
-fn older(record: &Path, (_, inode): FileId) -> PathBuf {
-    let mut path = record.as_os_str().to_owned();
-    path.push(format!(".{inode}"));
-    path.into()
 }
 
 /// How a file is written.
@@ -176,7 +159,7 @@ impl Kind {
 }
 
 /// What was not synced is there, or not, or something else is.
-fn tear(bytes: &mut Vec<u8>, unsynced: std::ops::Range<usize>, old: Option<&[u8]>, random: &mut StdRng) {
+fn tear(bytes: &mut Vec<u8>, unsynced: std::ops::Range<usize>, random: &mut StdRng) {
     if unsynced.is_empty() {
         return;
     }
@@ -191,27 +174,18 @@ fn tear(bytes: &mut Vec<u8>, unsynced: std::ops::Range<usize>, old: Option<&[u8]
         while at < keep {
             let next = ((at / PAGE + 1) * PAGE).min(keep);
             match random.random_range(0..4) {
-                0 => before(bytes, at..next, old),
+                0 => bytes[at..next].fill(0),
                 1 => random.fill(&mut bytes[at..next]),
                 _ => {}
             }
             at = next;
         }
     }
-    if random.random_bool(0.2) {
-        // The file has its length; what it holds there is not what was written.
-        random.fill(&mut bytes[keep..unsynced.end]);
-    } else if old.is_some() || random.random_bool(0.2) {
-        before(bytes, keep..unsynced.end, old);
-    } else {
-        bytes.truncate(keep);
-    }
-}
-
-/// Puts back what was there before these bytes were written.
-fn before(bytes: &mut [u8], range: std::ops::Range<usize>, old: Option<&[u8]>) {
-    for at in range {
-        bytes[at] = old.and_then(|old| old.get(at)).copied().unwrap_or(0);
+    // The file may have its length all the same; what it holds there is not what was written.
+    match random.random_range(0..5) {
+        0 => random.fill(&mut bytes[keep..unsynced.end]),
+        1 | 2 => bytes[keep..unsynced.end].fill(0),
+        _ => bytes.truncate(keep),
     }
 }
 

@@ -2,8 +2,8 @@
  *
  * One line per event in the file that POWER_RECORD names, in the order of the events:
  *
- *   o DEVICE INODE PATH          opened to be written from its beginning on
- *   k DEVICE INODE PATH          that file was a log before; its bytes of then are kept as RECORD.INODE
+ *   o DEVICE INODE PATH          opened to be written
+ *   t DEVICE INODE PATH          the same, and it was emptied
  *   s DEVICE INODE LENGTH PATH   synced: its first LENGTH bytes are on stable storage
  *   d PATH                       a directory was synced: the names in it are on stable storage
  *   n PATH                       a new name, by creation or renaming
@@ -93,27 +93,6 @@ static int path_of(int fd, char *path) {
     return 0;
 }
 
-/* The bytes of a log that is about to be written over. */
-static void keep(const char *path, ino_t inode) {
-    char to[PATH_MAX];
-    static char buffer[1 << 16];
-    static atomic_flag busy = ATOMIC_FLAG_INIT;
-    snprintf(to, sizeof to, "%s.%llu", record_path, (unsigned long long)inode);
-    while (atomic_flag_test_and_set(&busy)) {
-    }
-    int in = real_open(path, O_RDONLY | O_CLOEXEC);
-    int out = real_open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    ssize_t got;
-    while (in >= 0 && out >= 0 && (got = read(in, buffer, sizeof buffer)) > 0) {
-        if (real_write(out, buffer, got) != got) {
-            _exit(97);
-        }
-    }
-    close(in);
-    close(out);
-    atomic_flag_clear(&busy);
-}
-
 static int do_open(const char *path, int flags, mode_t mode) {
     int writes = (flags & O_ACCMODE) != O_RDONLY;
     struct stat old;
@@ -129,11 +108,7 @@ static int do_open(const char *path, int flags, mode_t mode) {
     }
     if (!(flags & O_APPEND)) {
         unsigned long long device = stat.st_dev, inode = stat.st_ino;
-        note("o %llu %llu %s\n", device, inode, path);
-        if (is_log(path) && !(flags & O_TRUNC) && stat.st_size > 0) {
-            keep(path, stat.st_ino);
-            note("k %llu %llu %s\n", device, inode, path);
-        }
+        note("%c %llu %llu %s\n", flags & O_TRUNC ? 't' : 'o', device, inode, path);
     }
     errno = saved;
     return fd;

@@ -16,7 +16,7 @@ use super::holder::Holder;
 use super::options::{ExpiredBefore, database, families, inspected, inspection};
 use super::space::DiskSpace;
 use super::synced::Synced;
-use super::{OnLoss, Settings, copies, unavailable};
+use super::{OnLoss, Settings, ahead, copies, unavailable};
 use crate::contract::{Durability, QueueError};
 use crate::engine::keys::{Family, Key};
 use crate::engine::store::{Snapshot, Space, Store, View, Visit, Write, Writes};
@@ -60,7 +60,7 @@ impl Rocks {
         let db = DB::open_cf_descriptors(&database(settings), directory, families(settings, &expired))
             .map_err(|error| explain(directory, &error))?;
         let synced = Synced::open(directory, db.latest_sequence_number(), settings.on_loss)?;
-        Ok(Self {
+        let store = Self {
             db: Arc::new(db),
             directory: directory.to_owned(),
             durability: settings.durability,
@@ -72,7 +72,9 @@ impl Rocks {
             snapshots: Mutex::default(),
             freed: Mutex::new(Freed::Unknown),
             _holder: holder,
-        })
+        };
+        ahead::take_room(directory, store.log_size());
+        Ok(store)
     }
 
     /// Begins a new log, and has what the old one holds written to sorted files.
@@ -86,7 +88,13 @@ impl Rocks {
         flush.set_wait(false);
         self.db.flush_cfs_opt(&self.families()?, &flush).map_err(|error| unavailable(&error))?;
         *written = 0;
+        ahead::take_room(&self.directory, self.log_size());
         Ok(())
+    }
+
+    /// How long a log gets before the next is begun, in bytes.
+    const fn log_size(&self) -> u64 {
+        self.write_buffer / 2
     }
 
     /// Has deletions of bodies meet what they delete, and gives back its space.
@@ -219,7 +227,7 @@ impl Store for Rocks {
     fn commit(&self, writes: Writes) -> Result<(), QueueError> {
         #[cfg(debug_assertions)]
         crate::engine::discipline::check(self, &writes)?;
-        let mut batch = WriteBatch::default();
+        let mut batch = WriteBatch::with_capacity_bytes(writes.len_hint());
         for (family, from, to) in writes.ranges() {
             batch.delete_range_cf(handle(&self.db, *family)?, from, to);
         }
@@ -244,7 +252,7 @@ impl Store for Rocks {
             }
         }
         let mut written = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if *written > self.write_buffer / 2 {
+        if *written > self.log_size() {
             self.begin_log(&mut written)?;
         }
         *written += batch.size_in_bytes() as u64;

@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `options` | how RocksDB is set up, and why |
 //! | `db` | reads, commits and syncs |
+//! | `ahead` | room for the log, taken before it is needed |
 //! | `synced` | what is known to be on stable storage, noted beside the store |
 //! | `holder` | who has the store open |
 //! | `space` | room on the disk |
 //! | `copies` | backup and restore |
 
+mod ahead;
 mod copies;
 mod db;
 mod holder;

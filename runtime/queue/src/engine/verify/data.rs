@@ -8,7 +8,7 @@ use super::entries::each_again;
 use super::{Check, again};
 use crate::contract::QueueError;
 use crate::engine::body;
-use crate::engine::entry::{BodyRef, EncodedEvent};
+use crate::engine::event::{BodyRef, EncodedEvent};
 use crate::engine::keys::{Family, Key, LogKey, Meta, decode_named_key, decode_number_key, number_key};
 use crate::engine::kv;
 use crate::engine::records::{LogRecord, NumberRecord, Record};
