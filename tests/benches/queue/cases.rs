@@ -29,18 +29,33 @@ pub(crate) async fn publish_batches(setting: Setting) -> f64 {
     rate(EVENTS, started.elapsed())
 }
 
-pub(crate) async fn claim_and_settle(setting: Setting) -> f64 {
+/// Each worker claims a batch, settles it, and claims the next.
+pub(crate) async fn claim_and_settle(setting: Setting, workers: usize) -> f64 {
     let directory = tempfile::tempdir().unwrap();
-    let queue = open(directory.path(), setting.options()).await;
-    fill(&queue, EVENTS).await;
+    let queue = Arc::new(open(directory.path(), setting.options()).await);
+    fill(&*queue, EVENTS).await;
     let started = Instant::now();
+    let work = || {
+        let queue = queue.clone();
+        tokio::spawn(async move {
+            let mut settled = 0;
+            loop {
+                let claimed = queue.claim(Claim::new(name(), BATCH)).await.unwrap();
+                if claimed.is_empty() {
+                    return settled;
+                }
+                settled += claimed.len();
+                let acks = claimed.iter().map(|delivery| Settle::new(delivery.lease, Outcome::Ack { result: None }));
+                queue.settle(acks.collect(), Confirm::Committed).await.unwrap();
+            }
+        })
+    };
+    let working: Vec<_> = (0..workers).map(|_| work()).collect();
     let mut settled = 0;
-    while settled < EVENTS {
-        let claimed = queue.claim(Claim::new(name(), BATCH)).await.unwrap();
-        settled += claimed.len();
-        let acks = claimed.iter().map(|delivery| Settle::new(delivery.lease, Outcome::Ack { result: None }));
-        queue.settle(acks.collect(), Confirm::Committed).await.unwrap();
+    for worker in working {
+        settled += worker.await.unwrap();
     }
+    assert_eq!(settled, EVENTS);
     rate(EVENTS, started.elapsed())
 }
 

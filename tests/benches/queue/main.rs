@@ -64,10 +64,18 @@ fn paired(setting: Setting) -> Vec<Case> {
         Case {
             name: "claim and settle",
             unit: "events/s",
-            ours: Box::new(move |runtime| runtime.block_on(cases::claim_and_settle(setting))),
+            ours: Box::new(move |runtime| runtime.block_on(cases::claim_and_settle(setting, 1))),
             floor: Box::new(|_| floors::claim_and_settle()),
             floor_is: "the raw reads and writes it needs",
             target: Target::AtLeast(0.6),
+        },
+        Case {
+            name: "claim and settle, two workers",
+            unit: "events/s",
+            ours: Box::new(move |runtime| runtime.block_on(cases::claim_and_settle(setting, 2))),
+            floor: Box::new(|_| floors::claim_and_settle()),
+            floor_is: "the same, on one thread",
+            target: Target::None,
         },
         Case {
             name: "one publisher, p50",
