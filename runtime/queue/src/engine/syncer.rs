@@ -9,7 +9,7 @@ use super::supervisor;
 use crate::contract::QueueError;
 
 /// Commits that nobody waits for are synced after this long.
-const LAZY: Duration = Duration::from_millis(100);
+pub(crate) const LAZY: Duration = Duration::from_millis(100);
 
 /// Told whether the sync went well.
 pub(crate) type Release = Box<dyn FnOnce(Result<(), QueueError>) + Send>;
@@ -97,6 +97,12 @@ impl Syncer {
         for release in waiting {
             release(result.clone());
         }
+    }
+
+    /// Whether there is a commit of which it is not known yet whether it can be made durable.
+    pub(crate) fn is_pending(&self) -> bool {
+        let pending = self.shared.lock();
+        pending.dirty || pending.syncing || pending.failed.is_some()
     }
 
     /// Why nothing more can be made durable. What was committed since the last good sync is in doubt, so the engine

@@ -21,7 +21,7 @@ use super::state::State;
 use super::store::{Store, Tx};
 use super::supervisor::{Opening, Shared, count};
 use super::sweep::{self, Progress};
-use super::syncer::{Release, Syncer};
+use super::syncer::{LAZY, Release, Syncer};
 use super::waiters::{Waiter, Waiters, Watcher, Watchers};
 use super::{DeadHook, Now};
 use crate::contract::{Confirm, DeadLetter, Extend, ExtendReply, LeaseToken, QueueError, SettleReply, Transacted};
@@ -36,8 +36,6 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
 const ALONE_AFTER: Duration = Duration::from_millis(20);
 /// How long the writer looks for the next command before it sleeps: waking it takes longer.
 const LOOK_OUT: Duration = Duration::from_micros(50);
-/// How long claims may wait before somebody asks whether a sync has failed.
-const FAILURE_CHECK: Duration = Duration::from_secs(1);
 
 /// Why the writer ended.
 pub(crate) enum Exit {
@@ -194,7 +192,7 @@ impl Writer {
         let next = [lease, waiter, watcher, throttled, job, retention].into_iter().flatten().min();
         let due = self.state.next_due.map(|due| due.since(now.wall));
         // Also to notice a failed sync while nothing else happens.
-        let check = (!self.waiters.is_empty() || !self.watchers.is_empty()).then_some(FAILURE_CHECK);
+        let check = self.syncer.is_pending().then_some(2 * LAZY);
         [next.map(|next| next.since(now.monotonic)), due, check].into_iter().flatten().min()
     }
 

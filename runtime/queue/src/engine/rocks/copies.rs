@@ -38,9 +38,9 @@ pub(super) fn backup(db: &DB, store: &Path, directory: &Path) -> Result<(), Queu
     if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|error| at(parent, error))?;
     }
-    db.flush_wal(true).map_err(|error| unavailable(&error))?;
     let checkpoint = Checkpoint::new(db).map_err(|error| unavailable(&error))?;
-    checkpoint.create_checkpoint(directory).map_err(|error| unavailable(&error))?;
+    // However long the log is, it is copied: otherwise a new one would be begun before the old one is synced.
+    checkpoint.create_checkpoint_with_log_size(directory, u64::MAX).map_err(|error| unavailable(&error))?;
     tracing::info!(store = %store.display(), backup = %directory.display(), "backed up");
     Ok(())
 }
