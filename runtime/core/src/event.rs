@@ -189,6 +189,9 @@ fn text(name: &str, value: &str) -> Result<(), EventError> {
     if value.len() > MAX_ATTRIBUTE_LEN {
         return Err(invalid(name, &format!("has {} bytes; at most {MAX_ATTRIBUTE_LEN} are allowed", value.len())));
     }
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(());
+    }
     match value.chars().find(|c| c.is_control()) {
         Some(c) => Err(invalid(name, &format!("holds the control character {:?}", c))),
         None => Ok(()),
