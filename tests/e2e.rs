@@ -1,6 +1,8 @@
 //! The binary, from its edges: what goes in by file, HTTP or command line, and what becomes of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers: whatever fails, fails the test")]
 
+mod dead_letters;
+mod publishing;
 mod rig;
 
 use gristmill_core::Timestamp;
@@ -274,26 +276,6 @@ fn a_full_queue_refuses_events_until_some_are_handled() {
         (&reply["results"][0]["status"], &reply["results"][0]["error"]["status"]),
         (&json!("refused"), &json!(429))
     );
-}
-
-#[test]
-fn dead_letters_can_be_looked_at_and_redriven() {
-    let deployment = one_actor();
-    let running = after(&deployment, &[event("1", "test.reject", json!(1)), event("2", "test.reject", json!(1))]);
-    let list = text(&running.client(&["dead", "list", "actor"]).stdout);
-    assert!(list.contains("bad order") && list.contains("reject"), "{list}");
-    let entry = running.entry("actor", "dead", "1")["entry"].as_str().unwrap().to_owned();
-    let shown = text(&running.client(&["dead", "show", &entry]).stdout);
-    assert!(shown.contains("bad order") && shown.contains("test.reject"), "{shown}");
-    let redriven = running.client(&["dead", "redrive", &entry]);
-    assert!(redriven.status.success(), "{}", text(&redriven.stderr));
-    let log = running.await_log("dead-lettered");
-    assert_eq!(log["entry"], entry.as_str());
-    let again = running.get(&format!("/v1/entries/{entry}"));
-    assert_eq!(outcomes(&again), ["reject", "reject"], "the history stays");
-    assert_eq!(again["attempts"], 1, "the attempts count anew");
-    let unknown = running.client(&["dead", "redrive", "000000-1"]);
-    assert_eq!(unknown.status.code(), Some(1), "{}", text(&unknown.stderr));
 }
 
 #[test]

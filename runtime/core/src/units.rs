@@ -93,7 +93,7 @@ pub fn format_duration(duration: Duration) -> String {
     if millis >= 1_000 {
         return format!("{}s", duration.as_secs_f64());
     }
-    format!("{millis}ms")
+    format!("{}ms", f64::from(duration.subsec_nanos()) / 1e6)
 }
 
 /// The shortest exact form of a size: `64MiB`, `1536KiB`, `100B`.
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn formatting_is_exact() {
-        for text in ["250ms", "1.5s", "2h", "90s", "3m", "1d"] {
+        for text in ["250ms", "0ms", "0.5ms", "123.456ms", "1.5s", "2h", "90s", "3m", "1d"] {
             let parsed = parse_duration(text).unwrap();
             assert_eq!(parse_duration(&format_duration(parsed)), Ok(parsed), "{text}");
         }

@@ -5,6 +5,7 @@
 //! | [`config`] | `runtime.toml`, checked |
 //! | [`registry`] | handlers: components under their configuration |
 //! | [`routing`] | which queues an event goes to |
+//! | [`publishing`] | what publishers may ask for |
 //! | [`dispatch`] | claim, run, settle |
 //! | [`http`] | the HTTP surface |
 //! | [`cli`] | the command line, and the commands that talk to a running runtime |
@@ -22,6 +23,7 @@ pub mod invoke;
 pub mod latency;
 pub mod offline;
 pub mod progress;
+pub mod publishing;
 pub mod registry;
 pub mod report;
 pub mod routing;

@@ -11,6 +11,7 @@ use gristmill_core::{EntryId, Pattern, QueueName, State};
 use reqwest::Url;
 
 use super::event::EventFlags;
+use super::options::PublishFlags;
 
 /// The configuration that is read when nobody names another.
 const DEFAULT_CONFIG: &str = "runtime.toml";
@@ -153,6 +154,7 @@ Examples:
   gristmill publish events.ndjson
   generate-events | gristmill publish -
   gristmill publish --type com.acme.order.paid --source /shop --data '{\"total\": 12}'
+  gristmill publish events.ndjson --key A-7 --delay 5m   one after the other, in five minutes at the earliest
   gristmill publish --offline events.ndjson              into the store of a stopped runtime
 
 Every line is judged by itself: one that is refused is reported with its number, the others are published.")]
@@ -163,6 +165,9 @@ pub struct Publish {
     /// The event, when there is no file.
     #[command(flatten)]
     pub event: EventFlags,
+    /// How it is published, or all of the file's are.
+    #[command(flatten)]
+    pub options: PublishFlags,
     /// Write to the data directory of a runtime that is stopped
     #[arg(long)]
     pub offline: bool,
@@ -222,8 +227,8 @@ pub struct PageFlags {
     /// How many to list at most, 1 to 1000
     #[arg(long, default_value_t = 100, value_parser = value_parser!(u16).range(1..=1_000))]
     pub limit: u16,
-    /// Go on where the page before of this queue ended
-    #[arg(long, requires = "queue")]
+    /// Go on where the page before ended
+    #[arg(long)]
     pub cursor: Option<String>,
 }
 
@@ -307,7 +312,7 @@ pub struct Invoke {
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub emit: Vec<Pattern>,
     /// How long it may run
-    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = timeout)]
     pub timeout: Duration,
     /// How much memory it may have
     #[arg(long, default_value = "64MiB", value_parser = parse_size)]
@@ -349,6 +354,14 @@ fn pattern(text: &str) -> Result<Pattern, Infallible> {
     Ok(Pattern::new(text))
 }
 
+fn timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(Duration::ZERO) => Err("a timeout must be longer than zero".to_owned()),
+        Ok(timeout) => Ok(timeout),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn base_url(text: &str) -> Result<Url, String> {
     match text.parse::<Url>() {
         Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
@@ -378,6 +391,8 @@ mod tests {
             "gristmill check --config a.toml",
             "gristmill publish events.ndjson --offline",
             "gristmill publish - --json --url http://localhost:1",
+            "gristmill publish - --key k --dedupe-key d --priority 255 --delay 5s --ttl 1h --on-duplicate refuse",
+            "gristmill publish --type t --not-before 2026-05-04T12:00:00+02:00 --on-duplicate allow-after-failure",
             "gristmill publish --type t --source /s --id 1 --subject x --data {} --extension a=1 --extension b=2",
             "gristmill queues --json",
             "gristmill entries list orders --state dead --limit 1000 --cursor c",
@@ -386,6 +401,7 @@ mod tests {
             "gristmill entries show 0-1",
             "gristmill dead list",
             "gristmill dead list orders --cursor c",
+            "gristmill dead list --cursor orders:c",
             "gristmill dead show 0-1",
             "gristmill dead redrive 0-1 0-2",
             "gristmill dead redrive --queue orders --all",
@@ -406,15 +422,22 @@ mod tests {
             "gristmill publish events.ndjson --type t",
             "gristmill publish events.ndjson --data x",
             "gristmill publish --type t --extension novalue",
+            "gristmill publish - --priority 256",
+            "gristmill publish - --delay 5",
+            "gristmill publish - --delay 5s --not-before 2026-05-04T12:00:00Z",
+            "gristmill publish - --not-before 2026-05-04",
+            "gristmill publish - --ttl 0s",
+            "gristmill publish - --on-duplicate return_existing",
             "gristmill entries list orders",
             "gristmill entries list orders --state gone",
             "gristmill entries list orders --state dead --limit 1001",
-            "gristmill dead list --cursor c",
             "gristmill dead redrive",
             "gristmill dead redrive 0-1 --all",
             "gristmill dead redrive 0-1 --queue orders",
             "gristmill queues --url localhost:8080",
             "gristmill invoke a.wasm --event e.json --timeout 5",
+            "gristmill invoke a.wasm --event e.json --timeout 0s",
+            "gristmill publish --type t --source a^b",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

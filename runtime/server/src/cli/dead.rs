@@ -2,16 +2,17 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use futures_util::StreamExt as _;
 use gristmill_core::{EntryId, QueueName, State, Timestamp};
 
-use super::args::{ListDead, Redrive};
+use super::args::{ListDead, PageFlags, Redrive};
 use super::entries::table;
 use super::runtime::{PageOf, Runtime};
 use super::screen::{Screen, print};
 use super::text::{count, one_line};
 use crate::http::Problem;
-use crate::http::model::{Entry, List, Redriven};
+use crate::http::model::{Entry, List, Queue, Redriven};
 
 /// How many dead letters `--queue` without `--all` redrives.
 const SOME: u64 = 100;
@@ -31,7 +32,7 @@ pub(super) async fn list(
             let cursor = args.page.cursor.as_deref();
             runtime.entries(PageOf { queue, state: State::Dead, limit: args.page.limit, cursor }).await?
         }
-        None => of_all_queues(runtime, args.page.limit).await?,
+        None => of_all_queues(runtime, &args.page).await?,
     };
     if args.json {
         screen.json(&list)?;
@@ -42,28 +43,42 @@ pub(super) async fn list(
     } else {
         print(&table(&list.items, State::Dead, now).render(screen))?;
     }
-    if let (Some(queue), Some(next)) = (&args.queue, &list.next) {
-        eprintln!("there are more: gristmill dead list {queue} --cursor {next}");
+    if let Some(next) = &list.next {
+        let queue = args.queue.as_ref().map(|queue| format!("{queue} ")).unwrap_or_default();
+        eprintln!("there are more: gristmill dead list {queue}--cursor {}", one_line(next));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The first `limit` of them, queue by queue. They have no common cursor: to go on, name a queue.
-async fn of_all_queues(runtime: &Runtime, limit: u16) -> anyhow::Result<List<Entry>> {
+/// A page of all of them, queue by queue. Its cursor is the name of the queue where it goes on, a colon, and that queue's
+/// own cursor, if the page begins within the queue.
+async fn of_all_queues(runtime: &Runtime, page: &PageFlags) -> anyhow::Result<List<Entry>> {
+    let (first, mut within) = match page.cursor.as_deref().map(split) {
+        Some(Some((first, within))) => (Some(first), Some(within).filter(|within| !within.is_empty())),
+        Some(None) => bail!("--cursor: not what a list of all queues ended with; to go on within one, name it"),
+        None => (None, None),
+    };
     let queues = runtime.queues().await?.items;
     let mut items: Vec<Entry> = Vec::new();
-    for queue in queues.iter().filter(|queue| queue.dead > 0) {
-        let left = usize::from(limit).saturating_sub(items.len());
-        let Some(limit) = u16::try_from(left).ok().filter(|&left| left > 0) else { break };
-        let page = PageOf { queue: &queue.name, state: State::Dead, limit, cursor: None };
-        items.extend(runtime.entries(page).await?.items);
-    }
-    let dead: u64 = queues.iter().map(|queue| queue.dead).sum();
-    let hidden = dead.saturating_sub(items.len() as u64);
-    if hidden > 0 {
-        eprintln!("{} more: raise --limit, or name a queue", hidden);
+    let from = queues.iter().filter(|queue| queue.dead > 0 && first.as_ref().is_none_or(|first| queue.name >= *first));
+    for Queue { name: queue, .. } in from {
+        let left = usize::from(page.limit).saturating_sub(items.len());
+        let Some(limit) = u16::try_from(left).ok().filter(|&left| left > 0) else {
+            return Ok(List { items, next: Some(format!("{queue}:")) });
+        };
+        let cursor = within.take().filter(|_| first.as_ref() == Some(queue));
+        let page = runtime.entries(PageOf { queue, state: State::Dead, limit, cursor }).await?;
+        items.extend(page.items);
+        if let Some(next) = page.next {
+            return Ok(List { items, next: Some(format!("{queue}:{next}")) });
+        }
     }
     Ok(List { items, next: None })
+}
+
+fn split(cursor: &str) -> Option<(QueueName, &str)> {
+    let (queue, within) = cursor.split_once(':')?;
+    Some((QueueName::new(queue).ok()?, within))
 }
 
 /// What became of the redrives so far.

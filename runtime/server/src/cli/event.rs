@@ -14,7 +14,7 @@ pub struct EventFlags {
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "file")]
     pub ty: Option<String>,
     /// Who says it: a URI reference
-    #[arg(long, conflicts_with = "file", requires = "ty", default_value = "/gristmill/publish")]
+    #[arg(long, conflicts_with = "file", requires = "ty", default_value = "/gristmill/publish", value_parser = source)]
     pub source: String,
     /// What it happened to
     #[arg(long, conflicts_with = "file", requires = "ty")]
@@ -64,6 +64,37 @@ fn made_up_id(now: Timestamp) -> String {
     format!("{:014x}-{:016x}", now.as_micros(), RandomState::new().hash_one(now))
 }
 
+fn source(text: &str) -> Result<String, String> {
+    match why_no_uri_reference(text) {
+        None => Ok(text.to_owned()),
+        Some(reason) => Err(format!("not a URI reference such as /shop/orders or https://example.com/shop: {reason}")),
+    }
+}
+
+/// By the grammar of RFC 3986, as far as it goes without looking into an authority.
+fn why_no_uri_reference(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return Some("it is empty".to_owned());
+    }
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(c);
+    if let Some(c) = text.chars().find(|c| !is_allowed(*c)) {
+        let encoded: String = c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")).collect();
+        return Some(format!("`{}` must be written as {encoded}", c.escape_debug()));
+    }
+    let is_encoded = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if !text.split('%').skip(1).all(is_encoded) {
+        return Some("a `%` without two hexadecimal digits; `%` itself is %25".to_owned());
+    }
+    if text.matches('#').count() > 1 {
+        return Some("more than one `#`".to_owned());
+    }
+    let head = text.split(['/', '?', '#']).next().unwrap_or_default();
+    let (scheme, _) = head.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    (!is_scheme).then(|| format!("`{scheme}` before the `:` is no scheme; write ./{text} if it is meant as a path"))
+}
+
 fn extension(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
@@ -109,6 +140,30 @@ mod tests {
         assert_eq!(one.datacontenttype.as_deref(), Some("text/plain"));
         assert_eq!((two.datacontenttype, two.data), (None, None));
         assert_eq!(event(&[]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_source_is_a_uri_reference() {
+        for text in ["/s", "s", "urn:a:b", "https://u@[::1]:80/a%20b?c=d#e", "./a:b", "?q", "#f", "mailto:a@b", "//h/p"]
+        {
+            assert_eq!(source(text), Ok(text.to_owned()));
+        }
+        let cases = [
+            ("", "empty"),
+            ("my shop", "` ` must be written as %20"),
+            ("/caf\u{e9}", "%C3%A9"),
+            ("/a%2", "hexadecimal"),
+            ("/a%\u{e9}1", "%C3%A9"),
+            ("#a#b", "more than one `#`"),
+            ("1a:b", "`1a` before the `:` is no scheme; write ./1a:b"),
+            (":b", "no scheme"),
+            ("/a\n", "%0A"),
+            ("<a>", "%3C"),
+        ];
+        for (text, words) in cases {
+            let error = source(text).unwrap_err();
+            assert!(error.contains(words), "{text:?}: {error}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod dead;
 mod entries;
 mod event;
 pub mod ndjson;
+pub mod options;
 mod publish;
 mod queues;
 mod runtime;

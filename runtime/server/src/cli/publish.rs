@@ -15,6 +15,7 @@ use super::screen::Screen;
 use super::text::{count, one_line};
 use crate::http::model::{PublishReply, PublishResult, PublishStatus};
 use crate::http::{Api, Problem, publish_events};
+use crate::publishing::PublishOptions;
 
 impl Publish {
     /// Where its events come from, and the events in batches: those of the file, or the one of the flags.
@@ -94,10 +95,10 @@ pub(super) enum Target<'a> {
 }
 
 impl Target<'_> {
-    async fn publish(&self, events: &[&Event]) -> anyhow::Result<PublishReply> {
+    async fn publish(&self, events: &[&Event], options: &PublishOptions) -> anyhow::Result<PublishReply> {
         match self {
-            Self::Running(runtime) => runtime.publish(events).await,
-            Self::Stopped(api) => Ok(publish_events(api, events).await?),
+            Self::Running(runtime) => runtime.publish(events, options).await,
+            Self::Stopped(api) => Ok(publish_events(api, events, options).await?),
         }
     }
 }
@@ -108,6 +109,7 @@ pub(super) async fn publish(
     screen: Screen,
     now: Timestamp,
 ) -> anyhow::Result<ExitCode> {
+    let options = args.options.options();
     let mut input = args.input(now)?;
     let mut tally = Tally::default();
     while let Some(batch) = input.batches.recv().await {
@@ -116,7 +118,7 @@ pub(super) async fn publish(
             None => tally.to_string(),
         })?;
         let first = batch.first().map_or(1, |line| line.number);
-        let reply = publish_batch(target, &batch).await.map_err(|error| {
+        let reply = publish_batch(target, &batch, &options).await.map_err(|error| {
             let context = if error.is::<NoRuntime>() {
                 tally.to_string()
             } else {
@@ -139,11 +141,11 @@ pub(super) async fn publish(
 }
 
 /// A result for each line: the runtime's for events, our own for what is none.
-async fn publish_batch(target: &Target<'_>, batch: &[Line]) -> anyhow::Result<PublishReply> {
+async fn publish_batch(target: &Target<'_>, batch: &[Line], options: &PublishOptions) -> anyhow::Result<PublishReply> {
     let events: Vec<_> = batch.iter().filter_map(|line| line.event.as_ref().ok()).collect();
     let answers = match events.as_slice() {
         [] => Vec::new(),
-        events => target.publish(events).await?.results,
+        events => target.publish(events, options).await?.results,
     };
     let mut answers = answers.into_iter();
     let results = batch.iter().map(|line| match &line.event {

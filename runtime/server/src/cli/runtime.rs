@@ -12,6 +12,7 @@ use super::args::Global;
 use crate::config;
 use crate::http::Problem;
 use crate::http::model::{Entry, List, PublishReply, Queue, Redriven};
+use crate::publishing::PublishOptions;
 
 /// How long an answer may take. The slowest is a publish that waits for a sync.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -75,10 +76,12 @@ impl Runtime {
         self.send(self.http.post(self.url(&["entries", entry.as_str(), "redrive"])?)).await
     }
 
-    pub(super) async fn publish(&self, events: &[&Event]) -> anyhow::Result<PublishReply> {
+    pub(super) async fn publish(&self, events: &[&Event], options: &PublishOptions) -> anyhow::Result<PublishReply> {
         let batch: Vec<_> = events.iter().map(|event| Structured(event)).collect();
         let body = serde_json::to_vec(&batch)?;
-        let request = self.http.post(self.url(&["events"])?).header(header::CONTENT_TYPE, BATCH).body(body);
+        let mut url = self.url(&["events"])?;
+        url.query_pairs_mut().extend_pairs(options.to_query());
+        let request = self.http.post(url).header(header::CONTENT_TYPE, BATCH).body(body);
         self.send(request).await
     }
 

@@ -10,13 +10,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use gristmill_core::units::format_size;
 use gristmill_core::{Event, EventError, json};
-use gristmill_queue::{Accepted, EntryRef, Publish, PublishError, Published};
+use gristmill_queue::{Accepted, EntryRef, PublishError, Published};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::model::{self, PublishReply, PublishResult, PublishStatus};
 use super::problem::{INTERNAL, INVALID_EVENT, INVALID_REQUEST, Problem, TOO_LARGE, UNSUPPORTED_MODE};
 use super::{Api, binary};
+use crate::publishing::PublishOptions;
 
 /// The largest batch, unless a single event may be larger.
 const MAX_BATCH: u64 = 16 << 20;
@@ -32,12 +33,13 @@ pub(super) async fn publish(
     request: Request,
 ) -> Result<(StatusCode, Json<PublishReply>), Problem> {
     let (parts, body) = request.into_parts();
+    let options = PublishOptions::from_query(&parts.uri).map_err(|detail| Problem::new(INVALID_REQUEST, detail))?;
     let mode = Mode::of(&parts.headers)?;
     let body = read(body, mode.limit(api.queue.capabilities().max_event_size)).await?;
     let results = match mode {
-        Mode::Binary => single(&api, binary::decode(&parts.headers, body)).await?,
-        Mode::Structured => single(&api, parse(body, |body| json::parse(&body)).await?).await?,
-        Mode::Batched => batch(&api, parse(body, |body| judge(&body)).await??).await?,
+        Mode::Binary => single(&api, binary::decode(&parts.headers, body), &options).await?,
+        Mode::Structured => single(&api, parse(body, |body| json::parse(&body)).await?, &options).await?,
+        Mode::Batched => batch(&api, parse(body, |body| judge(&body)).await??, &options).await?,
     };
     Ok((StatusCode::ACCEPTED, Json(PublishReply { results })))
 }
@@ -110,9 +112,13 @@ async fn parse<T: Send + 'static>(body: Bytes, parse: fn(Bytes) -> T) -> Result<
 }
 
 /// Publishes events as a batch that came over HTTP is published.
-pub(crate) async fn publish_events(api: &Api, events: &[&Event]) -> Result<PublishReply, Problem> {
+pub(crate) async fn publish_events(
+    api: &Api,
+    events: &[&Event],
+    options: &PublishOptions,
+) -> Result<PublishReply, Problem> {
     let judged = events.iter().map(|&event| Judged { name: Name::of(event), event: Ok(event.clone()) });
-    Ok(PublishReply { results: batch(api, judged.collect()).await? })
+    Ok(PublishReply { results: batch(api, judged.collect(), options).await? })
 }
 
 /// One event of a batch, or why it is none, and what it calls itself.
@@ -145,32 +151,40 @@ fn judge(batch: &[u8]) -> Result<Vec<Judged>, Problem> {
     Ok(judged.collect())
 }
 
-async fn single(api: &Api, event: Result<Event, EventError>) -> Result<Vec<PublishResult>, Problem> {
+async fn single(
+    api: &Api,
+    event: Result<Event, EventError>,
+    options: &PublishOptions,
+) -> Result<Vec<PublishResult>, Problem> {
     let event = event.map_err(|error| Problem::from(&error))?;
-    let mut results = batch(api, vec![Judged { name: Name::of(&event), event: Ok(event) }]).await?;
+    let mut results = batch(api, vec![Judged { name: Name::of(&event), event: Ok(event) }], options).await?;
     match results.iter_mut().find_map(|result| result.error.take()) {
         Some(problem) => Err(problem),
         None => Ok(results),
     }
 }
 
-async fn batch(api: &Api, judged: Vec<Judged>) -> Result<Vec<PublishResult>, Problem> {
+async fn batch(api: &Api, judged: Vec<Judged>, options: &PublishOptions) -> Result<Vec<PublishResult>, Problem> {
     let mut results = Vec::with_capacity(judged.len());
     let mut judged = judged.into_iter().peekable();
     while judged.peek().is_some() {
-        results.extend(chunk(api, judged.by_ref().take(CHUNK)).await?);
+        results.extend(chunk(api, judged.by_ref().take(CHUNK), options).await?);
     }
     Ok(results)
 }
 
-async fn chunk(api: &Api, judged: impl Iterator<Item = Judged>) -> Result<Vec<PublishResult>, Problem> {
+async fn chunk(
+    api: &Api,
+    judged: impl Iterator<Item = Judged>,
+    options: &PublishOptions,
+) -> Result<Vec<PublishResult>, Problem> {
     let mut publishes = Vec::new();
     let mut verdicts = Vec::new();
     for Judged { name, event } in judged {
         let refusal = match event {
             Ok(event) => {
                 let queues = api.router.route(&event);
-                publishes.push(Publish::new(Arc::new(event), queues));
+                publishes.push(options.publish(Arc::new(event), queues));
                 None
             }
             Err(error) => Some(Problem::from(&error)),
