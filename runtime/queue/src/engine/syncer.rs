@@ -178,3 +178,6 @@ fn run(shared: &Shared, store: &dyn Store, counted: &supervisor::Shared) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
