@@ -1,6 +1,9 @@
 //! Opening a store: damaged, in use, copied, gone.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers: whatever fails, fails the test")]
 
+#[path = "open/loss.rs"]
+mod loss;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
