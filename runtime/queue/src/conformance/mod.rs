@@ -6,6 +6,7 @@
 
 mod bench;
 mod clocks;
+mod deaths;
 mod delivery;
 mod filters;
 mod flow;
@@ -33,6 +34,7 @@ use async_trait::async_trait;
 use gristmill_core::ManualClock;
 
 pub use clocks::*;
+pub use deaths::*;
 pub use delivery::*;
 pub use filters::*;
 pub use flow::*;
@@ -54,7 +56,7 @@ pub use state::*;
 pub use timing::*;
 pub use transactions::*;
 
-use crate::contract::Queue;
+use crate::contract::{DeadLetter, Queue};
 
 /// An engine under test, opened with the default [`RigOptions`], and empty at first.
 #[async_trait]
@@ -65,6 +67,8 @@ pub trait Rig: Send + Sync {
     fn clock(&self) -> &ManualClock;
     /// Returns once everything that is due by the clock has happened.
     async fn tick(&self);
+    /// The next dead letter that whoever opened the engine is told of (see [`DeadHook`](crate::DeadHook)); waits for it.
+    async fn told(&self) -> DeadLetter;
     /// Ends the process, as far as the engine can tell, and starts another on the same store, with these options.
     async fn reopen(&mut self, options: RigOptions);
 }
@@ -270,6 +274,9 @@ macro_rules! conformance_tests {
             a_clock_that_jumps_does_not_change_the_order_of_a_key,
             lifetimes_go_by_the_wall_clock,
             waits_go_by_a_clock_that_nobody_sets,
+            every_death_is_told_once,
+            deaths_are_told_in_their_order,
+            what_does_not_die_is_not_told,
         }
     };
     ($rig:expr => $($rule:ident,)*) => {
