@@ -110,7 +110,7 @@ pub enum Command {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Client {
     /// Publish events
-    Publish(Publish),
+    Publish(Box<Publish>),
     /// Show every queue and its numbers
     Queues(Queues),
     /// Look at the entries of a queue

@@ -10,6 +10,11 @@ use crate::engine::store::{Snapshot, Space, View, Visit, Writes};
 /// Nothing that must happen takes this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How a sync went.
+type Synced = Result<(), QueueError>;
+/// What somebody who waited is told, and up to where the disk was synced then.
+type Told = (Synced, u64);
+
 /// A store in which nothing but syncing happens.
 #[derive(Default)]
 struct Disk {
@@ -18,19 +23,19 @@ struct Disk {
     syncs: Mutex<Vec<String>>,
     under_way: AtomicU64,
     /// Told of every sync that begins, and what it waits for.
-    gate: Option<(Mutex<Sender<()>>, Mutex<Receiver<Result<(), QueueError>>>)>,
+    gate: Option<Mutex<(Sender<()>, Receiver<Synced>)>>,
 }
 
 /// The other side of a gate: syncs begin, and end when and how the test wants.
 struct Gate {
     begun: Receiver<()>,
-    end: Sender<Result<(), QueueError>>,
+    end: Sender<Synced>,
 }
 
 impl Disk {
     fn with_gate() -> (Arc<Self>, Gate) {
         let ((begins, begun), (end, ends)) = (channel(), channel());
-        let gate = Some((Mutex::new(begins), Mutex::new(ends)));
+        let gate = Some(Mutex::new((begins, ends)));
         (Arc::new(Self { gate, ..Self::default() }), Gate { begun, end })
     }
 
@@ -51,9 +56,10 @@ impl Store for Disk {
         let covered = self.committed.load(Ordering::SeqCst);
         self.syncs.lock().unwrap().push(std::thread::current().name().unwrap_or_default().to_owned());
         let result = match &self.gate {
-            Some((begins, ends)) => {
-                begins.lock().unwrap().send(()).unwrap();
-                ends.lock().unwrap().recv_timeout(PATIENCE).unwrap()
+            Some(gate) => {
+                let gate = gate.lock().unwrap();
+                gate.0.send(()).unwrap();
+                gate.1.recv_timeout(PATIENCE).unwrap()
             }
             None => Ok(()),
         };
@@ -109,8 +115,8 @@ fn start(disk: &Arc<Disk>) -> Syncer {
     Syncer::start(disk.clone(), Arc::default()).unwrap()
 }
 
-/// Somebody who waits for a sync, and what they are told: the result, and up to where the disk was synced then.
-fn waiter(disk: &Arc<Disk>) -> (Vec<Release>, Receiver<(Result<(), QueueError>, u64)>) {
+/// Somebody who waits for a sync, and what they are told.
+fn waiter(disk: &Arc<Disk>) -> (Vec<Release>, Receiver<Told>) {
     let (told, hears) = channel();
     let disk = disk.clone();
     let release: Release = Box::new(move |result| {
