@@ -17,7 +17,7 @@
 //! | `store`, `memory`, `rocks`, `chunk` | where it is stored |
 //! | `state`, `flight`, `rate`, `kv`, `log` | what the writer knows |
 //! | `moves`, `ordering`, `body` | how an entry leaves a state and enters another |
-//! | `publish`, `claim`, `settle`, `sweep`, `act`, `job`, `operate` | the transitions |
+//! | `publish`, `claim`, `settle`, `sweep`, `done`, `act`, `job`, `operate` | the transitions |
 //! | `read`, `page`, `inspect` | looking |
 //! | `verify` | checking everything that is stored |
 //! | `command`, `batch`, `waiters` | what is asked, what is answered, who waits |
@@ -31,6 +31,7 @@ mod claim;
 mod command;
 #[cfg(debug_assertions)]
 mod discipline;
+mod done;
 mod due;
 mod entry;
 mod event;

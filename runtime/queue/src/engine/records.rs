@@ -368,12 +368,17 @@ impl EndRecord {
     }
 
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, BadRecord> {
+        let (entry, rest) = Self::split(bytes)?;
+        let (past, result) = postcard::from_bytes(rest).map_err(|error| bad(Self::KIND, error.to_string()))?;
+        Ok(Self { entry: bytes.slice_ref(entry), past, result })
+    }
+
+    /// The entry, encoded, and what follows it.
+    pub(crate) fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), BadRecord> {
         let payload = versioned(Self::KIND, bytes)?;
         let short = || bad(Self::KIND, "truncated".to_owned());
         let (length, rest) = payload.split_first_chunk::<4>().ok_or_else(short)?;
-        let (entry, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
-        let (past, result) = postcard::from_bytes(rest).map_err(|error| bad(Self::KIND, error.to_string()))?;
-        Ok(Self { entry: bytes.slice_ref(entry), past, result })
+        rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)
     }
 }
 

@@ -7,16 +7,16 @@ use bytes::Bytes;
 use gristmill_core::{Outcome, State as EntryState};
 
 use super::Now;
-use super::body;
+use super::done;
 use super::due::DueValue;
 use super::ids::EntryKey;
-use super::keys::{DueKey, EndKey, Family, Lane, Meta, QueueId, after_prefix};
+use super::keys::{DueKey, Family, Lane, Meta, QueueId};
 use super::log;
 use super::moves::{self, BodyOf};
 use super::ordering;
 use super::page::{self, Wanted};
 use super::read::{self, Found};
-use super::records::{DoneOrderRecord, Record, TimerRecord};
+use super::records::TimerRecord;
 use super::settle::conclude;
 use super::state::State;
 use super::store::{Tx, View};
@@ -179,7 +179,7 @@ pub(crate) fn retention(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<
     let queues: Vec<_> = state.queues.iter().filter(|(_, queue)| !queue.deleting).map(|(id, _)| *id).collect();
     let mut budget = SWEEP;
     for id in queues {
-        budget -= reap_done(state, tx, id, budget, now)?;
+        budget -= done::reap(state, tx, id, budget, now)?;
         for kind in [EntryState::Dead, EntryState::Cancelled] {
             budget -= reap_list(state, tx, id, (kind, budget), now)?;
         }
@@ -188,68 +188,10 @@ pub(crate) fn retention(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<
     Ok(log.and(if budget == 0 { Progress::More } else { Progress::Finished }))
 }
 
-fn excess(count: u64, retention: Retention) -> usize {
+/// How many of so many are too many.
+pub(crate) fn excess(count: u64, retention: Retention) -> usize {
     let max = retention.count.unwrap_or(u64::MAX);
     usize::try_from(count.saturating_sub(max)).unwrap_or(usize::MAX)
-}
-
-fn reap_done(state: &mut State, tx: &mut Tx<'_>, id: QueueId, budget: usize, now: Now) -> Result<usize, QueueError> {
-    let queue = state.queue(id)?;
-    let retention = queue.options.done;
-    if queue.counts.done == 0 || budget == 0 || retention == Retention::default() {
-        return Ok(0);
-    }
-    let excess = excess(queue.counts.done, retention);
-    let from = EndKey { queue: id, position: queue.from.done }.encode();
-    let mut orders: Vec<(EndKey, DoneOrderRecord)> = Vec::new();
-    let mut old = 0;
-    let mut failed = None;
-    tx.scan(Family::DoneOrder, &from, &after_prefix(&id.to_be_bytes()), &mut |key, value| {
-        match EndKey::decode(key).map_err(QueueError::from).and_then(|key| Ok((key, DoneOrderRecord::decode(value)?))) {
-            Err(error) => failed = Some(error),
-            Ok((key, order)) => {
-                let is_old = retention.age.is_some_and(|age| now.wall.since(order.at) >= age);
-                if old < budget && (is_old || old < excess) {
-                    old += order.numbers.len();
-                    orders.push((key, order));
-                    return ControlFlow::Continue(());
-                }
-            }
-        }
-        ControlFlow::Break(())
-    })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let mut reaped = 0;
-    for (key, mut order) in orders {
-        let is_old = retention.age.is_some_and(|age| now.wall.since(order.at) >= age);
-        let wanted = if is_old { budget - reaped } else { excess.min(budget).saturating_sub(reaped) };
-        let count = wanted.min(order.numbers.len());
-        for number in order.numbers.drain(..count) {
-            forget_done(state, tx, id, number)?;
-        }
-        reaped += count;
-        if order.numbers.is_empty() {
-            tx.delete(Family::DoneOrder, key.encode());
-            state.queue_mut(id)?.from.done = key.position + 1;
-        } else {
-            tx.put(Family::DoneOrder, key.encode(), order.encode());
-        }
-    }
-    Ok(reaped)
-}
-
-fn forget_done(state: &mut State, tx: &mut Tx<'_>, queue: QueueId, number: u64) -> Result<(), QueueError> {
-    let key = EndKey { queue, position: number }.encode();
-    // Somebody may have purged it.
-    let Some(value) = tx.get(Family::Done, &key)? else { return Ok(()) };
-    let found = read::ended(read::Whereabouts::Done(EndKey { queue, position: number }), &value)?;
-    body::release(state, tx, &found.record.event)?;
-    tx.delete(Family::Done, key);
-    let counts = &mut state.queue_mut(queue)?.counts;
-    counts.done = counts.done.saturating_sub(1);
-    Ok(())
 }
 
 fn reap_list(
