@@ -57,8 +57,10 @@ struct Selected {
     filter: Filter,
     states: VecDeque<EntryState>,
     after: Option<Key>,
-    /// Only what was there when it began: an entry that a redrive brings back may die again.
+    /// Only what was there when it began.
     before: u64,
+    /// There means: where it is now. Otherwise: anywhere.
+    by_position: bool,
     left: u64,
 }
 
@@ -93,7 +95,12 @@ impl Job {
                 let states = states(&act.action, &filter)?;
                 let left = filter.limit.unwrap_or(u64::MAX);
                 let before = state.next_number()?;
-                Work::Selected(Box::new(Selected { deed, queue, filter, states, after: None, before, left }))
+                // An entry that a redrive brings back may die again; one that waited, and is not asked for, may move up
+                // because another goes; and whoever moves up is young again.
+                let by_position =
+                    deed == Deed::Redrive || !states.contains(&EntryState::Waiting) || filter.younger_than.is_some();
+                let after = None;
+                Work::Selected(Box::new(Selected { deed, queue, filter, states, after, before, by_position, left }))
             }
         };
         Ok(Self::new(work, act.rate))
@@ -251,9 +258,8 @@ impl Selected {
         Ok(self.states.is_empty() || self.left == 0)
     }
 
-    /// Whether it was there when the job began: where it is now, if it may come back there; otherwise anywhere.
     fn was_there(&self, found: &Found) -> bool {
-        let number = if self.deed == Deed::Redrive { position(found.at) } else { found.record.number };
+        let number = if self.by_position { position(found.at) } else { found.record.number };
         number < self.before
     }
 }

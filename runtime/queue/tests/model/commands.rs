@@ -79,7 +79,7 @@ impl Run {
         }
     }
 
-    fn claimed(&mut self, claim: &Claim, delivery: Delivery) {
+    pub(crate) fn claimed(&mut self, claim: &Claim, delivery: Delivery) {
         let LeaseToken { delivery: number, .. } = delivery.lease;
         assert!(self.deliveries.insert(number), "delivery {number} was issued twice");
         self.tokens.push(delivery.lease);

@@ -109,7 +109,7 @@ impl Run {
 
     /// A whole list, in pages.
     pub(crate) async fn list(&mut self, queue: &QueueName, state: State) -> Vec<Entry> {
-        let limit = one(&mut self.random, &[1, 2, 3, 7, 1_000]);
+        let limit = one(&mut self.looks, &[2, 3, 7, 1_000, 1_000, 1_000]);
         let mut entries = Vec::new();
         let mut cursor = None;
         loop {
@@ -151,7 +151,7 @@ impl Run {
         for which in [WhichKeys::Active, WhichKeys::Held] {
             let wanted = stats.iter().filter(|key| which == WhichKeys::Active || !key.held_by.is_empty());
             let wanted: Vec<_> = wanted.cloned().collect();
-            let limit = self.random.random_range(1..4);
+            let limit = self.looks.random_range(1..8);
             let mut keys = Vec::new();
             let mut cursor = None;
             loop {

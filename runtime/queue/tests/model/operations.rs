@@ -162,6 +162,7 @@ impl Run {
         if random.random_bool(0.15) {
             filter.outcomes = vec![gristmill_core::OutcomeKind::Reject, gristmill_core::OutcomeKind::Trap];
         }
+        filter.limit = random.random_bool(0.3).then(|| random.random_range(0..5));
         if random.random_bool(0.3) {
             filter.types = vec![self.any_type()];
         }
@@ -187,11 +188,12 @@ impl Run {
         let matching = states.flat_map(|state| self.world.in_state(&queue, state));
         let matching: Vec<_> =
             matching.filter(|item| self.world.matches(&filter, item)).map(|item| item.id.clone()).collect();
-        assert_eq!(operated.changed, matching.len() as u64, "{matching:?}");
+        let expected = filter.limit.unwrap_or(u64::MAX).min(matching.len() as u64);
+        assert_eq!(operated.changed, expected, "{matching:?}");
+        let mut matching = self.changed(matching, expected).await;
         if is_move {
             self.find_moved(&matching).await;
         } else {
-            let mut matching = matching;
             matching.sort_by_cached_key(|id| bulk_order(&self.world.items[id]));
             for id in &matching {
                 self.world.act(&action, id);
@@ -206,6 +208,24 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// So many of these were changed. Which of them, if not all, is left open.
+    async fn changed(&self, matching: Vec<EntryId>, expected: u64) -> Vec<EntryId> {
+        if expected == matching.len() as u64 {
+            return matching;
+        }
+        let mut changed = Vec::new();
+        for id in matching {
+            let state = self.engine().get(id.clone()).await.unwrap().map(|entry| entry.state);
+            // What an action makes way for may have moved up, from waiting to ready.
+            let moved_up = (self.world.items[&id].state, state) == (State::Waiting, Some(State::Ready));
+            if state != Some(self.world.items[&id].state) && !moved_up {
+                changed.push(id);
+            }
+        }
+        assert_eq!(changed.len() as u64, expected, "{changed:?}");
+        changed
     }
 
     /// The answer does not name those that were moved by a filter.
@@ -268,7 +288,7 @@ fn bulk_order(item: &Item) -> (usize, u8, bool, Rank, Timestamp, u64) {
     (stage, priority, is_lost, rank, due, item.order)
 }
 
-fn applies(action: &Action, item: &Item) -> bool {
+pub(crate) fn applies(action: &Action, item: &Item) -> bool {
     action.applies_to().contains(&item.state) && *action != Action::Move(item.queue.clone())
 }
 

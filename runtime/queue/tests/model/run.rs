@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_core::{EntryId, Event, ManualClock, Outcome, Pattern, QueueName, Timestamp};
 use gristmill_queue::{
-    Engine, EngineOptions, Fault, LeaseToken, Memory, Operation, Publish, Queue, QueueError, QueueOptions, RocksDb,
-    StateSnapshot,
+    Engine, EngineOptions, LeaseToken, Memory, Operation, Publish, Queue, QueueOptions, RocksDb, StateSnapshot,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -19,8 +18,6 @@ use super::publishing::WINDOW;
 use super::world::{Shape, World};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// How long an engine may take to open its store again.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Commands that are shown when a run fails.
 const SHOWN: usize = 25;
 
@@ -45,9 +42,11 @@ impl Place {
 /// A run in progress.
 pub(crate) struct Run {
     pub(crate) random: StdRng,
+    /// For how to look, so that looking more often does not change what is done.
+    pub(crate) looks: StdRng,
     pub(crate) world: World,
     pub(crate) clock: ManualClock,
-    place: Place,
+    pub(crate) place: Place,
     engine: Option<Engine>,
     /// Every delivery and every entry that was ever issued.
     pub(crate) deliveries: HashSet<u64>,
@@ -77,6 +76,7 @@ impl Run {
         let engine = place.open(&clock);
         let mut run = Self {
             random: StdRng::seed_from_u64(seed),
+            looks: StdRng::seed_from_u64(seed),
             world: World::new(start),
             clock,
             place,
@@ -203,7 +203,7 @@ impl Run {
     }
 
     /// The process ends, and another opens the store.
-    async fn reopen(&mut self) {
+    pub(crate) async fn reopen(&mut self) {
         self.note("reopen".to_owned());
         self.snapshots.clear();
         drop(self.engine.take());
@@ -215,49 +215,6 @@ impl Run {
         }
         self.engine = Some(self.place.open(&self.clock));
         self.world.reopened(&Outcome::Lost);
-        self.tick().await;
-    }
-
-    /// The store fails under a command, and the engine opens it again.
-    async fn fail(&mut self) {
-        let Place::Memory(memory) = &self.place else { return self.reopen().await };
-        let memory = memory.clone();
-        let fault = choices::one(&mut self.random, &[Fault::Commit, Fault::Sync]);
-        self.note(format!("the next {fault:?} fails"));
-        let queue = QueueName::new("alpha").unwrap();
-        if !self.world.queues.contains_key(&queue) {
-            self.configure(&queue).await;
-        }
-        let publish = choices::fresh(self, [queue]);
-        memory.fail_next(fault);
-        let reply = self.engine().publish(vec![publish.clone()]).await;
-        let failed = matches!(reply, Err(QueueError::Unavailable(_)));
-        let full = reply.as_ref().is_ok_and(|published| published.results[0].is_err());
-        assert!(failed || full, "{reply:?}");
-        if full {
-            // Nothing was written by it: something else has to fail.
-            let snapshots = std::mem::take(&mut self.snapshots);
-            let _ = self.engine().transact(choices::set("b0", "failing", "1")).await.unwrap_err();
-            drop(snapshots);
-        }
-        let deadline = Instant::now() + PATIENCE;
-        while self.engine().tick().await.is_err() {
-            assert!(Instant::now() < deadline, "the engine does not open its store again");
-            tokio::task::yield_now().await;
-        }
-        self.snapshots.clear();
-        // What was not answered may or may not have happened.
-        let (source, id) = (publish.event.source.clone(), publish.event.id.clone());
-        let found = self.engine().find(source, id).await.unwrap();
-        if !found.is_empty() {
-            assert_eq!(fault, Fault::Sync, "a commit that failed has happened");
-            self.entered(&publish, found.iter().map(|entry| (entry.queue.clone(), entry.id.clone())).collect());
-        }
-        let key = ("b0".to_owned(), "failing".to_owned());
-        if self.engine().snapshot().await.unwrap().get(&key.0, &key.1).unwrap().is_some() {
-            self.world.buckets.apply(&choices::set("b0", "failing", "1"));
-        }
-        self.world.reopened(&Outcome::Released);
         self.tick().await;
     }
 }
