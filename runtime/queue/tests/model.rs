@@ -67,10 +67,10 @@ async fn run(extent: Extent, place: impl Fn() -> Place) {
 
 #[tokio::test]
 async fn the_memory_engine_does_what_the_model_does() {
-    run(Extent::new(40), || Place::Memory(Memory::default())).await;
+    run(Extent::new(24), || Place::Memory(Memory::default())).await;
 }
 
 #[tokio::test]
 async fn the_durable_engine_does_what_the_model_does() {
-    run(Extent::new(40), || Place::Rocks(tempfile::tempdir().unwrap())).await;
+    run(Extent::new(8), || Place::Rocks(tempfile::tempdir().unwrap())).await;
 }

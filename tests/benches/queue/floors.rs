@@ -13,7 +13,7 @@ const EVENTS: usize = 64 * BATCH;
 const SINGLES: usize = 1_000;
 /// An entry's key and value, as the queue stores them.
 const KEY: usize = 14;
-const ENTRY: usize = 28 + 4 + 34 + 1 + PAYLOAD;
+const ENTRY: usize = 36 + 4 + 34 + 1 + PAYLOAD;
 /// What is kept of a done entry: header, result, one attempt.
 const DONE: usize = 110;
 

@@ -55,6 +55,11 @@ impl<R: Rig> Bench<R> {
         Self { engine, ..self }
     }
 
+    /// With another queue from now on.
+    pub(super) fn of(self, name: QueueName) -> Self {
+        Self { name, ..self }
+    }
+
     pub(super) async fn configure(&self, options: QueueOptions) {
         self.rig.queue().configure(self.name.clone(), options).await.unwrap();
     }

@@ -36,6 +36,23 @@ pub async fn a_dead_letter_keeps_reason_version_and_history(rig: impl Rig) {
     assert_eq!(listed.entries, [dead]);
 }
 
+/// A leased entry says when it was claimed, wherever it is looked at.
+pub async fn a_leased_entry_says_when_it_was_claimed(rig: impl Rig) {
+    let bench = Bench::new(rig).await;
+    let entries = bench.publish(&["1", "2", "3"]).await;
+    for entry in &entries {
+        bench.advance(Duration::from_secs(5)).await;
+        assert_eq!(&bench.claim_one().await.entry, entry);
+        let leased = bench.entry(entry).await;
+        assert_eq!((leased.state, leased.at), (State::Leased, bench.now()));
+    }
+    let mut looked = Vec::new();
+    for entry in &entries {
+        looked.push(bench.entry(entry).await);
+    }
+    assert_eq!(bench.list(State::Leased).await, looked);
+}
+
 /// A redriven entry starts again, and remembers.
 pub async fn redrive_counts_attempts_anew_and_keeps_the_history(rig: impl Rig) {
     let bench = Bench::new(rig).await;

@@ -72,6 +72,36 @@ pub async fn time_to_live_ends_with_the_first_claim(rig: impl Rig) {
     assert_eq!(bench.stats().await.dead, 0);
 }
 
+/// Nobody failed it, and it was claimed in its time: what was released waits for as long as it takes.
+pub async fn a_released_entry_outlives_its_time_to_live(rig: impl Rig) {
+    let bench = Bench::with(rig, good_for(MINUTE)).await;
+    let entries = bench.publish(&["released", "never claimed"]).await;
+    bench.settle(&bench.claim_one().await, Outcome::Released).await;
+    let bench = bench.reopened().await;
+    bench.advance(HOUR).await;
+    assert_eq!(died_of(&bench, &entries[1]).await, Some(OutcomeKind::TimeToLive));
+    let again = bench.claim_one().await;
+    assert_eq!((&again.entry, again.attempt), (&entries[0], 1));
+}
+
+/// A move is no reprieve, and no second life either.
+pub async fn a_moved_entry_keeps_what_is_left_of_its_time_to_live(rig: impl Rig) {
+    let bench = Bench::with(rig, good_for(MINUTE)).await;
+    let other = bench.add_queue("other").await;
+    bench.publish(&["short"]).await;
+    bench.publish_with(Publish { time_to_live: Some(HOUR), ..bench.one("long") }).await;
+    bench.publish_with(Publish { due: Due::After(HOUR), ..bench.one("late") }).await;
+    bench.advance(30 * SECOND).await;
+    assert_eq!(bench.act_where(Action::Move(other.clone()), bench.all()).await, 3);
+    let bench = bench.reopened().await.of(other);
+    bench.advance(29 * SECOND).await;
+    assert_eq!((bench.stats().await.ready, bench.stats().await.scheduled), (2, 1));
+    bench.advance(SECOND).await;
+    assert_eq!(bench.listed(State::Dead).await, ["short", "late"]);
+    bench.advance(HOUR).await;
+    assert_eq!(bench.listed(State::Dead).await, ["short", "late", "long"]);
+}
+
 /// Whoever redrives an entry wants it, however old it is.
 pub async fn a_redrive_outlives_the_time_to_live(rig: impl Rig) {
     let bench = Bench::with(rig, good_for(MINUTE)).await;

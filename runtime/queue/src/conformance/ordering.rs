@@ -43,6 +43,28 @@ pub async fn entries_of_a_key_are_handled_one_at_a_time_in_publish_order(rig: im
     assert_eq!(bench.stats().await.waiting, 0);
 }
 
+/// Whoever moves all entries of a queue moves the order of each key as well, however many there are.
+pub async fn entries_of_a_key_move_in_their_order(rig: impl Rig) {
+    let Some(bench) = with_keys(rig, QueueOptions::default()).await else { return };
+    let other = bench.add_queue("other").await;
+    let many: Vec<_> = (1..=1_100).map(|number| format!("m{number}")).collect();
+    bench.publish_keyed(&["a1", "a2", "b1"]).await;
+    bench.publish_keyed(&many.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    bench.publish_keyed(&["a3", "b2", "b3"]).await;
+    let bench = bench.reopened().await;
+    assert_eq!(bench.act_where(Action::Move(other.clone()), bench.all()).await, 1_106);
+    assert_eq!((bench.stats().await.ready, bench.stats().await.waiting), (0, 0));
+    let bench = bench.of(other);
+    for expected in [["a1", "m1", "b1"], ["a2", "m2", "b2"], ["a3", "m3", "b3"]] {
+        let claimed = bench.claim(9).await;
+        let mut claimed_ids = ids(&claimed);
+        claimed_ids.sort_by_key(|id| expected.iter().position(|expected| expected == id));
+        assert_eq!(claimed_ids, expected);
+        bench.ack_all(&claimed).await;
+    }
+    assert_eq!(bench.listed(State::Waiting).await, many[4..1_004], "`m4` is ready");
+}
+
 /// A failure holds up its own key until it is over, and no other.
 pub async fn retries_and_deferrals_hold_their_key(rig: impl Rig) {
     let Some(bench) = with_keys(rig, three_attempts()).await else { return };

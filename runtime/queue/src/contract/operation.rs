@@ -68,8 +68,9 @@ pub enum Action {
     Redrive,
     /// It goes without a trace, unless somebody handles it.
     Purge,
-    /// It goes on in another queue, under another id and without a time to live: from scheduled, waiting, ready or
-    /// dead. The order within an ordering key is not kept.
+    /// It goes on in another queue, under another id, with what is left of its time to live: from scheduled, waiting,
+    /// ready or dead. Where a filter moves ready and waiting entries alike, those of an ordering key arrive in their
+    /// order.
     Move(QueueName),
 }
 

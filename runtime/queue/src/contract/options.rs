@@ -13,7 +13,8 @@ pub struct QueueOptions {
     pub retry: RetryPolicy,
     /// How long a claim's lease lasts. Default: 30 s.
     pub lease: Duration,
-    /// An entry that is not claimed within this time of its publish is dead-lettered. Default: none.
+    /// An entry that is not claimed within this time of its publish is dead-lettered; one that was, and came back, is
+    /// not. Default: none.
     pub time_to_live: Option<Duration>,
     /// An entry whose next attempt would begin later than this after its publish (or its last redrive) is dead-lettered
     /// instead: it ends endless retries and deferrals. Default: none.

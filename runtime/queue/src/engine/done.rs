@@ -8,7 +8,8 @@ use gristmill_core::Timestamp;
 
 use super::Now;
 use super::body;
-use super::entry::{EncodedEvent, EntryRecord};
+use super::entry::EntryRecord;
+use super::event::EncodedEvent;
 use super::keys::{EndKey, Family, QueueId, after_prefix};
 use super::records::{DoneOrderRecord, EndRecord, Record};
 use super::state::State;

@@ -1,10 +1,10 @@
 //! An entry as it is stored: laid out by hand, because entries move more often than they are looked into.
 //!
 //! ```text
-//! entry = version 1 | number 8 | priority 1 | enqueued-at 8 | at 8 | key's length 2 | key | event
+//! entry = version 1 | number 8 | priority 1 | enqueued-at 8 | at 8 | dies-at 8 | key's length 2 | key | event
 //! ```
 //!
-//! Numbers are little-endian. An ordering key is not empty; length 0 means that there is none. The event is laid out by
+//! Numbers are little-endian. A time of 0 means that there is none, and so does an ordering key's length of 0. The event is laid out by
 //! [`super::event`].
 
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub(crate) struct EntryRecord {
     pub(crate) enqueued_at: Timestamp,
     /// When it entered its state; when scheduled, when it is due.
     pub(crate) at: Timestamp,
+    /// When it dies if nobody has claimed it, if it has a time to live; [`CLAIMED`] once somebody has.
+    pub(crate) dies_at: Option<Timestamp>,
     pub(crate) key: KeyBytes,
     pub(crate) event: EncodedEvent,
 }
@@ -36,17 +38,20 @@ pub(crate) struct Draft {
     key_len: usize,
 }
 
+/// The deadline of an entry that was claimed in its time.
+pub(crate) const CLAIMED: Timestamp = Timestamp::from_micros(u64::MAX);
+
 /// An ordering key: text, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyBytes(Bytes);
 
 impl EntryRecord {
     const KIND: &'static str = "entry";
-    const HEAD: usize = 28;
+    const HEAD: usize = 36;
 
     pub(crate) fn new(number: u64, priority: u8, now: Timestamp, key: Option<&str>, event: EncodedEvent) -> Self {
         let key = KeyBytes(key.map(|key| Bytes::copy_from_slice(key.as_bytes())).unwrap_or_default());
-        Self { number, priority, enqueued_at: now, at: now, key, event }
+        Self { number, priority, enqueued_at: now, at: now, dies_at: None, key, event }
     }
 
     /// The ordering key.
@@ -72,31 +77,32 @@ impl EntryRecord {
     }
 
     pub(crate) fn encode_into(&self, bytes: &mut BytesMut) {
-        let times = (self.enqueued_at, self.at);
-        bytes.extend_from_slice(&Self::head(self.number, self.priority, times, self.key.0.len()));
+        bytes.extend_from_slice(&self.head(self.key.0.len()));
         bytes.extend_from_slice(&self.key.0);
         bytes.extend_from_slice(self.event.as_bytes());
     }
 
-    fn head(number: u64, priority: u8, (enqueued_at, at): (Timestamp, Timestamp), key_len: usize) -> [u8; Self::HEAD] {
+    fn head(&self, key_len: usize) -> [u8; Self::HEAD] {
         let mut head = [0; Self::HEAD];
         let mut rest = head.as_mut_slice();
         rest.put_u8(VERSION);
-        rest.put_u64_le(number);
-        rest.put_u8(priority);
-        rest.put_u64_le(enqueued_at.as_micros());
-        rest.put_u64_le(at.as_micros());
+        rest.put_u64_le(self.number);
+        rest.put_u8(self.priority);
+        for time in [self.enqueued_at, self.at, self.dies_at.unwrap_or_default()] {
+            rest.put_u64_le(time.as_micros());
+        }
         rest.put_u16_le(u16::try_from(key_len).unwrap_or(u16::MAX));
         head
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, BadRecord> {
-        let payload = versioned(Self::KIND, &bytes)?;
         let short = || bad(Self::KIND, "truncated".to_owned());
+        let payload = versioned(Self::KIND, &bytes)?;
         let (number, rest) = payload.split_first_chunk::<8>().ok_or_else(short)?;
         let (priority, rest) = rest.split_first().ok_or_else(short)?;
         let (enqueued_at, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
         let (at, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        let (dies_at, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
         let (key_len, rest) = rest.split_first_chunk::<2>().ok_or_else(short)?;
         let (key, event) = rest.split_at_checked(usize::from(u16::from_le_bytes(*key_len))).ok_or_else(short)?;
         if std::str::from_utf8(key).is_err() {
@@ -107,6 +113,7 @@ impl EntryRecord {
             priority: *priority,
             enqueued_at: Timestamp::from_micros(u64::from_le_bytes(*enqueued_at)),
             at: Timestamp::from_micros(u64::from_le_bytes(*at)),
+            dies_at: Some(Timestamp::from_micros(u64::from_le_bytes(*dies_at))).filter(|at| *at != Timestamp::EPOCH),
             key: KeyBytes(bytes.slice_ref(key)),
             event: EncodedEvent::from_bytes(bytes.slice_ref(event)),
         })
@@ -129,23 +136,25 @@ impl Draft {
         EncodedEvent::size_of(self.bytes.get(EntryRecord::HEAD + self.key_len..).unwrap_or_default())
     }
 
-    /// The event alone.
-    pub(crate) fn into_event(self) -> EncodedEvent {
-        EncodedEvent::from_bytes(self.bytes.freeze().slice(EntryRecord::HEAD + self.key_len..))
-    }
-
     /// The entry, and how it is stored.
-    pub(crate) fn finish(mut self, number: u64, priority: u8, now: Timestamp) -> (EntryRecord, Bytes) {
-        let head = EntryRecord::head(number, priority, (now, now), self.key_len);
+    pub(crate) fn finish(
+        mut self,
+        number: u64,
+        priority: u8,
+        (now, dies_at): (Timestamp, Option<Timestamp>),
+    ) -> (EntryRecord, Bytes) {
+        let (key, event) = (KeyBytes::default(), EncodedEvent::from_bytes(Bytes::new()));
+        let mut record = EntryRecord { number, priority, enqueued_at: now, at: now, dies_at, key, event };
         if let Some(place) = self.bytes.first_chunk_mut() {
-            *place = head;
+            *place = record.head(self.key_len);
         }
         let event_at = EntryRecord::HEAD + self.key_len;
         let bytes = self.bytes.freeze();
-        let key =
-            if self.key_len == 0 { KeyBytes::default() } else { KeyBytes(bytes.slice(EntryRecord::HEAD..event_at)) };
-        let event = EncodedEvent::from_bytes(bytes.slice(event_at..));
-        (EntryRecord { number, priority, enqueued_at: now, at: now, key, event }, bytes)
+        if self.key_len > 0 {
+            record.key = KeyBytes(bytes.slice(EntryRecord::HEAD..event_at));
+        }
+        record.event = EncodedEvent::from_bytes(bytes.slice(event_at..));
+        (record, bytes)
     }
 }
 
@@ -177,6 +186,9 @@ mod tests {
     fn entries_survive_the_round_trip() {
         for (data, key) in [(None, None), (Some(Bytes::new()), Some("k")), (Some(Bytes::from_static(b"{}")), None)] {
             let record = entry(data.clone(), key);
+            let mortal = EntryRecord { dies_at: Some(Timestamp::from_micros(99)), ..record.clone() };
+            assert_eq!(EntryRecord::decode(mortal.encode()).unwrap(), mortal);
+            assert_eq!(mortal.encode().len(), mortal.encoded_len());
             let again = EntryRecord::decode(record.encode()).unwrap();
             assert_eq!(again, record);
             assert_eq!(again.key(), key);
@@ -192,7 +204,7 @@ mod tests {
         for (data, key) in [(None, None), (Some(Bytes::from_static(b"{}")), Some("k")), (None, Some("key"))] {
             let draft = Draft::new(&event(data.clone()), key, &mut chunk);
             let size = draft.size();
-            let (record, bytes) = draft.finish(7, 3, Timestamp::from_micros(11));
+            let (record, bytes) = draft.finish(7, 3, (Timestamp::from_micros(11), None));
             assert_eq!(record, entry(data, key));
             assert_eq!(bytes, record.encode());
             assert_eq!(size, record.size());

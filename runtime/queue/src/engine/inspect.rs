@@ -13,7 +13,7 @@ use super::keys::{
     DueKey, Family, Key, Meta, OriginKind, QueueId, ReadyKey, after_prefix, decode_named_key, named_key, origin_key,
 };
 use super::page::{self, MAX_EXAMINED, Wanted, due_cursor, lanes, line_range};
-use super::read::{Found, StoredCursors, find};
+use super::read::{Found, StoredCursors, Whereabouts, find};
 use super::records::{KeyRecord, OriginRecord, QueueRecord, Record};
 use super::store::{View, for_each};
 use crate::contract::{Entry, KeyPage, KeyStats, List, ListKeys, Page, QueueError, QueueStats, WhichKeys};
@@ -190,8 +190,13 @@ impl Reading<'_> {
 
     fn look(&self, queues: &BTreeMap<QueueId, QueueRecord>, key: EntryKey) -> Result<Option<Entry>, QueueError> {
         let Some(record) = queues.get(&key.queue) else { return Ok(None) };
-        let found = find(self.view, &StoredCursors(self.view), key)?;
-        found.map(|found| self.entry(found, &name(record)?)).transpose()
+        let Some(mut found) = find(self.view, &StoredCursors(self.view), key)? else { return Ok(None) };
+        if let Whereabouts::Leased(key) = found.at
+            && let Some(claimed_at) = page::claimed_at(self.view, key)?
+        {
+            found.record.at = claimed_at;
+        }
+        self.entry(found, &name(record)?).map(Some)
     }
 
     fn entry(&self, found: Found, name: &QueueName) -> Result<Entry, QueueError> {

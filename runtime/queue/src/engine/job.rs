@@ -10,13 +10,13 @@ use super::body;
 use super::entry::EntryRecord;
 use super::event::EncodedEvent;
 use super::ids::EntryKey;
-use super::keys::{DueKey, Family, Key, QueueId};
+use super::keys::{Family, Key, QueueId};
 use super::log;
 use super::moves::{self, BodyOf, InHand};
 use super::page::{self, Wanted};
 use super::rate::Pace;
 use super::read::{self, Found, Whereabouts};
-use super::records::{LogRecord, TimerRecord};
+use super::records::LogRecord;
 use super::state::State;
 use super::store::Tx;
 use super::sweep::SWEEP;
@@ -57,6 +57,10 @@ struct Selected {
     filter: Filter,
     states: VecDeque<EntryState>,
     after: Option<Key>,
+    /// Those that wait for an ordering key go right after the one they wait for, to arrive in their order.
+    in_order: bool,
+    /// The next of those, if there were more of them than a step may move.
+    next: Option<EntryKey>,
     /// Only what was there when it began.
     before: u64,
     /// There means: where it is now. Otherwise: anywhere.
@@ -78,6 +82,8 @@ struct Emptying {
     queue: QueueId,
     stage: usize,
     after: Option<Key>,
+    /// Entries that have gone since the first stage began.
+    gone: u64,
 }
 
 impl Job {
@@ -99,8 +105,12 @@ impl Job {
                 // because another goes; and whoever moves up is young again.
                 let by_position =
                     deed == Deed::Redrive || !states.contains(&EntryState::Waiting) || filter.younger_than.is_some();
-                let after = None;
-                Work::Selected(Box::new(Selected { deed, queue, filter, states, after, before, by_position, left }))
+                let in_order = matches!(deed, Deed::Move(_))
+                    && [EntryState::Ready, EntryState::Waiting].iter().all(|state| states.contains(state));
+                let (after, next) = (None, None);
+                let selected =
+                    Selected { deed, queue, filter, states, after, in_order, next, before, by_position, left };
+                Work::Selected(Box::new(selected))
             }
         };
         Ok(Self::new(work, act.rate))
@@ -130,7 +140,7 @@ impl Job {
 
     /// The rest of a queue's deletion.
     pub(crate) fn delete(queue: QueueId) -> Self {
-        Self::new(Work::Delete(Emptying { queue, stage: 0, after: None }), None)
+        Self::new(Work::Delete(Emptying { queue, stage: 0, after: None, gone: 0 }), None)
     }
 
     /// Whether it must be finished even if nobody waits for it.
@@ -197,6 +207,12 @@ fn states(action: &Action, filter: &Filter) -> Result<VecDeque<EntryState>, Queu
     // As in `STAGES`: nothing that waits moves up in between, and is handled or passed over.
     states.sort_by_key(|state| STAGES.iter().position(|stage| stage == state));
     states.dedup();
+    let has = |state| states.contains(&state);
+    if matches!(action, Action::Move(_)) && has(EntryState::Waiting) && has(EntryState::Ready) {
+        // Those at the head of their keys take along who waits behind them; then come those whose heads stay, and at
+        // last who has become a head meanwhile.
+        states.insert(0, EntryState::Ready);
+    }
     Ok(states.into())
 }
 
@@ -238,17 +254,35 @@ impl Selected {
     ) -> Result<bool, QueueError> {
         // The queue may have been deleted meanwhile.
         let (Some(&kind), Some(queue)) = (self.states.front(), state.queues.get(&self.queue)) else { return Ok(true) };
-        let wanted =
-            Wanted { queue: self.queue, state: kind, limit: budget, after: self.after.take(), from: queue.from };
+        let from = queue.from;
+        let end = done.changed.saturating_add(budget as u64);
+        if let Some(next) = self.next.take() {
+            let found = read::find(tx, state, next)?;
+            if let Some(found) = found.filter(|found| is_at_rest(found.at)) {
+                self.act_in_order(state, tx, done, (found, end), now)?;
+            }
+            if done.changed >= end || self.left == 0 {
+                return Ok(self.left == 0);
+            }
+        }
+        let wanted = Wanted { queue: self.queue, state: kind, limit: budget, after: self.after.take(), from };
         let part = page::page(tx, state, &wanted)?;
         for found in part.found {
             if self.left == 0 {
                 return Ok(true);
             }
-            if self.was_there(&found) && matches(&self.filter, &found, now) {
-                act::act(state, tx, self.deed, found, now)?;
-                done.changed += 1;
-                self.left -= 1;
+            if !self.was_there(&found) || !matches(&self.filter, &found, now) {
+                continue;
+            }
+            match found.at {
+                Whereabouts::Ready(key) if self.in_order && found.record.key().is_some() => {
+                    self.act_in_order(state, tx, done, (found, end), now)?;
+                    if done.changed >= end {
+                        self.after = Some(key.encode());
+                        return Ok(self.left == 0);
+                    }
+                }
+                _ => self.act(state, tx, done, found, now)?,
             }
         }
         self.after = part.next;
@@ -258,10 +292,64 @@ impl Selected {
         Ok(self.states.is_empty() || self.left == 0)
     }
 
+    fn act(
+        &mut self,
+        state: &mut State,
+        tx: &mut Tx<'_>,
+        done: &mut Operated,
+        found: Found,
+        now: Now,
+    ) -> Result<(), QueueError> {
+        act::act(state, tx, self.deed, found, now)?;
+        done.changed += 1;
+        self.left -= 1;
+        Ok(())
+    }
+
+    /// The head of an ordering key, and after it those that wait behind, until so many are done.
+    fn act_in_order(
+        &mut self,
+        state: &mut State,
+        tx: &mut Tx<'_>,
+        done: &mut Operated,
+        (head, end): (Found, u64),
+        now: Now,
+    ) -> Result<(), QueueError> {
+        // Before the head goes, which makes the next one ready.
+        let room = usize::try_from(end.saturating_sub(done.changed)).unwrap_or(usize::MAX);
+        let behind = match head.record.key() {
+            Some(name) => page::waiting_for(tx, self.queue, name, room, |found| {
+                self.was_there(found) && matches(&self.filter, found, now)
+            })?,
+            None => Vec::new(),
+        };
+        self.act(state, tx, done, head, now)?;
+        for entry in behind {
+            if self.left == 0 {
+                break;
+            }
+            if done.changed >= end {
+                self.next = Some(entry);
+                break;
+            }
+            let found = read::find(tx, state, entry)?;
+            if let Some(found) = found.filter(|found| is_at_rest(found.at)) {
+                self.act(state, tx, done, found, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it was there when the job began.
     fn was_there(&self, found: &Found) -> bool {
         let number = if self.by_position { position(found.at) } else { found.record.number };
         number < self.before
     }
+}
+
+/// Whether an entry waits for its turn, and is in nobody's hands.
+const fn is_at_rest(at: Whereabouts) -> bool {
+    matches!(at, Whereabouts::Ready(_) | Whereabouts::Waiting(_))
 }
 
 /// The number that an entry got when it came to where it is.
@@ -350,14 +438,13 @@ fn enter(
     };
     body::share(tx, &event)?;
     let number = state.next_number()?;
-    let entry = EntryRecord::new(number, record.priority, now.wall, key.as_deref(), event);
+    let mut entry = EntryRecord::new(number, record.priority, now.wall, key.as_deref(), event);
+    let dies_at = state.queue(queue)?.options.time_to_live.map(|time_to_live| now.wall.after(time_to_live));
+    entry.dies_at = dies_at;
     let hand = InHand::new(queue, entry);
     let key = hand.key();
     moves::admit(state, tx, hand, now)?;
-    if let Some(time_to_live) = state.queue(queue)?.options.time_to_live {
-        let at = DueKey { time: now.wall.after(time_to_live), queue, position: state.next_number()? };
-        moves::set_timer(state, tx, at, &TimerRecord::TimeToLive(key));
-    }
+    moves::set_end_of_life(state, tx, key, dies_at)?;
     state.queue_mut(queue)?.totals.published += 1;
     Ok(())
 }
@@ -391,11 +478,20 @@ impl Emptying {
                 let hand = moves::take(state, tx, found, now)?;
                 moves::forget(state, tx, &hand, BodyOf::Entry, now)?;
                 done.changed += 1;
+                self.gone += 1;
             }
             self.after = part.next;
             if self.after.is_none() {
                 self.stage += 1;
             }
+            return Ok(false);
+        }
+        let counts = &state.queue(queue)?.counts;
+        let is_left = counts.live() > 0 || counts.done > 0 || counts.dead > 0 || counts.cancelled > 0;
+        if is_left && std::mem::take(&mut self.gone) > 0 {
+            // One became due in the meantime, and waits where the stage had passed. If nothing more goes, what is left
+            // cannot be read.
+            self.stage = 0;
             return Ok(false);
         }
         for family in [Family::DoneOrder, Family::Key] {
@@ -418,3 +514,6 @@ fn drop_leased(state: &mut State, tx: &mut Tx<'_>, delivery: u64, now: Now) -> R
     let hand = InHand::leased(queue, lease.record, lease.past);
     moves::forget(state, tx, &hand, BodyOf::Entry, now)
 }
+
+#[cfg(test)]
+mod tests;

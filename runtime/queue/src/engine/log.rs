@@ -54,10 +54,16 @@ impl Log {
         }
     }
 
-    /// The first segment that has anything published at `from` or later.
-    fn first_since(&self, from: Timestamp) -> Option<u64> {
-        self.segments.iter().find(|(_, segment)| segment.last_at >= from).map(|(id, _)| *id)
+    /// The first segment, from this one on, that has anything published at `from` or later, and will stay.
+    fn first_since(&self, segment: u64, from: Timestamp) -> Option<u64> {
+        let mut wanted = self.segments.range(segment..).filter(|(_, segment)| !is_going(segment));
+        wanted.find(|(_, segment)| segment.last_at >= from).map(|(id, _)| *id)
     }
+}
+
+/// Whether a segment is being dropped: then some of its bodies are gone, whatever the clock says by now.
+fn is_going(segment: &SegmentRecord) -> bool {
+    segment.last_at < segment.started_at
 }
 
 /// A published event as the log keeps it.
@@ -112,8 +118,8 @@ pub(crate) fn append(state: &mut State, tx: &mut Tx<'_>, logged: Logged<'_>, now
 /// Drops the oldest segment if everything in it is older than the retention. First its bodies, then all of it.
 pub(crate) fn drop_old(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progress, QueueError> {
     let retention = state.settings.log_retention.unwrap_or_default();
-    let Some((&id, segment)) = state.log.segments.first_key_value() else { return Ok(Progress::Finished) };
-    if now.wall.since(segment.last_at) < retention {
+    let Some((&id, &segment)) = state.log.segments.first_key_value() else { return Ok(Progress::Finished) };
+    if !is_going(&segment) && now.wall.since(segment.last_at) < retention {
         return Ok(Progress::Finished);
     }
     let from = LogKey { segment: id, position: 0 }.encode();
@@ -129,7 +135,11 @@ pub(crate) fn drop_old(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<P
         body::release_number(state, tx, key.position)?;
         tx.delete(Family::LogBody, key.encode());
     }
-    if is_last {
+    if !is_last {
+        let going = SegmentRecord { last_at: Timestamp::EPOCH, ..segment };
+        tx.put(Family::Meta, Meta::Segment(id).encode(), going.encode());
+        state.log.segments.insert(id, going);
+    } else {
         tx.delete_range(Family::Log, from, to);
         tx.delete(Family::Meta, Meta::Segment(id).encode());
         state.log.segments.remove(&id);
@@ -144,17 +154,15 @@ pub(crate) fn part(
     (from, after): (Timestamp, Option<&Key>),
     limit: usize,
 ) -> Result<(Vec<LogRecord>, Option<Key>), QueueError> {
-    let start = match after {
-        Some(after) => {
-            let mut behind = after.clone();
-            behind.push(0);
-            behind
-        }
-        None => match state.log.first_since(from) {
-            Some(segment) => LogKey { segment, position: 0 }.encode(),
-            None => return Ok((Vec::new(), None)),
-        },
-    };
+    let reached = after.map_or(Ok(0), |after| LogKey::decode(after).map(|after| after.segment))?;
+    // What it had come to may have been dropped since, or be about to.
+    let Some(segment) = state.log.first_since(reached, from) else { return Ok((Vec::new(), None)) };
+    let mut start = LogKey { segment, position: 0 }.encode();
+    if let Some(after) = after {
+        let mut behind = after.clone();
+        behind.push(0);
+        start = start.max(behind);
+    }
     let mut records = Vec::new();
     let mut last = None;
     let mut failed = None;

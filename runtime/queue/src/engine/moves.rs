@@ -35,9 +35,9 @@ impl InHand {
         Self::moved(queue, record, Past::default())
     }
 
-    /// One that comes in for the first time, encoded.
-    pub(crate) fn drafted(queue: QueueId, (record, encoded): (EntryRecord, Bytes)) -> Self {
-        Self { encoded: Some(encoded), ..Self::new(queue, record) }
+    /// One that comes in for the first time, and may be encoded already.
+    pub(crate) fn drafted(queue: QueueId, record: EntryRecord, encoded: Option<Bytes>) -> Self {
+        Self { encoded, ..Self::new(queue, record) }
     }
 
     /// One that comes in with a past of its own.
@@ -165,6 +165,20 @@ pub(crate) fn put_due(state: &mut State, tx: &mut Tx<'_>, hand: InHand, time: Ti
     let counts = &mut state.queue_mut(hand.queue)?.counts;
     counts.scheduled += 1;
     counts.bytes = counts.bytes.saturating_add(size);
+    Ok(())
+}
+
+/// Sets the timer of an entry's time to live, if it has one.
+pub(crate) fn set_end_of_life(
+    state: &mut State,
+    tx: &mut Tx<'_>,
+    entry: EntryKey,
+    dies_at: Option<Timestamp>,
+) -> Result<(), QueueError> {
+    if let Some(time) = dies_at {
+        let key = DueKey { time, queue: entry.queue, position: state.next_number()? };
+        set_timer(state, tx, key, &TimerRecord::TimeToLive(entry));
+    }
     Ok(())
 }
 

@@ -4,12 +4,14 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use gristmill_core::State as EntryState;
+use gristmill_core::{State as EntryState, Timestamp};
 
 use super::due::DueValue;
+use super::ids::EntryKey;
 use super::keys::{
     DueKey, EndKey, Family, Key, Lane, LaneKey, Meta, QueueId, ReadyKey, WaitingKey, after_prefix, decode_number_key,
 };
+use super::ordering;
 use super::read::{Cursors, Found, Whereabouts, at_ready, at_waiting, ended, place};
 use super::records::{ClaimRecord, DoneOrderRecord, LaneRecord, LeaseRecord, ListCursors, Record};
 use super::store::{View, for_each};
@@ -95,20 +97,12 @@ fn ready(view: &dyn View, cursors: &dyn Cursors, wanted: &Wanted) -> Result<Part
 fn leased(view: &dyn View, cursors: &dyn Cursors, wanted: &Wanted) -> Result<Part, QueueError> {
     // The cursor is a delivery's number: claims and leases are in two families.
     let after = wanted.after.as_deref().map(decode_number_key).transpose()?;
-    let mut deliveries: Vec<(u64, ReadyKey, gristmill_core::Timestamp)> = Vec::new();
-    for_each(view, Family::Claim, &[], |key, value| {
-        let first = decode_number_key(key)?;
-        let record = ClaimRecord::decode(value)?;
-        let keys = record.keys()?.into_iter().zip(first..);
-        deliveries.extend(keys.map(|(key, number)| (number, key, record.claimed_at)));
-        Ok(())
+    let mut deliveries: Vec<(u64, ReadyKey, Timestamp)> = Vec::new();
+    each_delivery(view, |number, key, claimed_at| {
+        if key.line.queue == wanted.queue && after.is_none_or(|after| number > after) {
+            deliveries.push((number, key, claimed_at));
+        }
     })?;
-    for_each(view, Family::Lease, &[], |key, value| {
-        let record = LeaseRecord::decode(value)?;
-        deliveries.push((decode_number_key(key)?, record.key()?, record.claimed_at));
-        Ok(())
-    })?;
-    deliveries.retain(|(number, key, _)| key.line.queue == wanted.queue && after.is_none_or(|after| *number > after));
     deliveries.sort_unstable_by_key(|(number, ..)| *number);
     let mut part = Part::default();
     let mut last = None;
@@ -125,6 +119,34 @@ fn leased(view: &dyn View, cursors: &dyn Cursors, wanted: &Wanted) -> Result<Par
         last = Some(number);
     }
     Ok(part)
+}
+
+/// Every delivery in flight, and some that are settled but belong to a claim that is not.
+fn each_delivery(view: &dyn View, mut visit: impl FnMut(u64, ReadyKey, Timestamp)) -> Result<(), QueueError> {
+    for_each(view, Family::Claim, &[], |key, value| {
+        let first = decode_number_key(key)?;
+        let record = ClaimRecord::decode(value)?;
+        for (key, number) in record.keys()?.into_iter().zip(first..) {
+            visit(number, key, record.claimed_at);
+        }
+        Ok(())
+    })?;
+    for_each(view, Family::Lease, &[], |key, value| {
+        let record = LeaseRecord::decode(value)?;
+        visit(decode_number_key(key)?, record.key()?, record.claimed_at);
+        Ok(())
+    })
+}
+
+/// When a leased entry was claimed, as its entry does not say. Looks at all that is in flight, which is bounded.
+pub(crate) fn claimed_at(view: &dyn View, leased: ReadyKey) -> Result<Option<Timestamp>, QueueError> {
+    let mut found = None;
+    each_delivery(view, |_, key, claimed_at| {
+        if key == leased {
+            found = Some(claimed_at);
+        }
+    })?;
+    Ok(found)
 }
 
 fn scheduled(view: &dyn View, wanted: &Wanted) -> Result<Part, QueueError> {
@@ -146,11 +168,39 @@ fn waiting(view: &dyn View, wanted: &Wanted) -> Result<Part, QueueError> {
     let prefix = wanted.queue.to_be_bytes();
     let mut walk = Walk::new(wanted);
     walk.over(view, Family::Waiting, &prefix, &after_prefix(&prefix), |key, value| {
-        let at = WaitingKey::decode(key)?;
-        let number = super::entry::EntryRecord::decode(value.clone())?.number;
-        at_waiting(at, value, place(view, number)?.past).map(Some)
+        waiter(view, WaitingKey::decode(key)?, &value).map(Some)
     })?;
     Ok(walk.part)
+}
+
+/// Up to `max` entries that wait for one ordering key and are wanted, in their order.
+pub(crate) fn waiting_for(
+    view: &dyn View,
+    queue: QueueId,
+    name: &str,
+    max: usize,
+    mut is_wanted: impl FnMut(&Found) -> bool,
+) -> Result<Vec<EntryKey>, QueueError> {
+    let Some(record) = ordering::read(view, queue, name)? else { return Ok(Vec::new()) };
+    let spot = |position| WaitingKey { queue, key: record.id, position }.encode();
+    let mut found = Vec::new();
+    let mut examined = 0;
+    view.scan(Family::Waiting, &spot(record.from), &spot(u64::MAX), &mut |key, value| {
+        examined += 1;
+        match WaitingKey::decode(key).map_err(QueueError::from).and_then(|key| waiter(view, key, value)) {
+            Ok(waiter) if is_wanted(&waiter) => found.push(waiter.key()),
+            Ok(_) => {}
+            Err(error) => tracing::error!(?key, %error, "an entry cannot be read, and is left out"),
+        }
+        if found.len() < max && examined < MAX_EXAMINED { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(found)
+}
+
+fn waiter(view: &dyn View, at: WaitingKey, value: &[u8]) -> Result<Found, QueueError> {
+    let value = Bytes::copy_from_slice(value);
+    let number = super::entry::EntryRecord::decode(value.clone())?.number;
+    at_waiting(at, value, place(view, number)?.past)
 }
 
 /// Done entries in the order of completion. Many share a record; the cursor names the record and how many of it were

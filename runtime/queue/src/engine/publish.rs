@@ -11,11 +11,11 @@ use super::Now;
 use super::body;
 use super::entry::{Draft, EntryRecord};
 use super::ids::EntryKey;
-use super::keys::{DueKey, Family, Key, QueueId};
+use super::keys::{Family, Key, QueueId};
 use super::log::{self, Logged};
 use super::moves::{self, InHand};
 use super::read;
-use super::records::{OriginRecord, TimerRecord};
+use super::records::OriginRecord;
 use super::state::State;
 use super::store::{Space, Tx, View};
 use crate::contract::{Due, EntryRef, Limit, OnDuplicate, PublishError, PublishStatus, QueueError};
@@ -212,42 +212,43 @@ fn enter(state: &mut State, tx: &mut Tx<'_>, event: Prepared, targets: Targets, 
         Due::After(delay) => Some(now.wall.after(delay)),
         Due::At(time) => Some(time).filter(|time| *time > now.wall),
     };
-    let number = state.next_number()?;
-    let mut drafted = event.draft.finish(number, event.priority, now.wall);
-    if let Some(data) = event.body {
-        let body = body::add(state, tx, data, targets.len() as u64)?;
-        drafted.0.event = drafted.0.event.with_body(body)?;
-        drafted.1 = drafted.0.encode();
-    }
-    let is_logged = state.settings.log_retention.is_some();
-    let stored = (is_logged || targets.len() > 1).then(|| drafted.0.event.clone());
-    let mut drafted = Some(drafted);
+    let (mut draft, mut stored) = (Some(event.draft), None);
+    let references = targets.len() as u64;
     let mut keys = Keys::with_capacity(targets.len());
     for target in targets {
-        let hand = match drafted.take() {
-            Some(drafted) => InHand::drafted(target.id, drafted),
-            None => {
-                let Some(stored) = stored.clone() else { break };
-                let (number, key) = (state.next_number()?, target.key.as_deref());
-                InHand::new(target.id, EntryRecord::new(number, event.priority, now.wall, key, stored))
+        let number = state.next_number()?;
+        let dies_at = target.time_to_live.map(|time_to_live| now.wall.after(time_to_live));
+        let hand = match (draft.take(), &stored) {
+            (Some(draft), _) => {
+                let (mut record, encoded) = draft.finish(number, event.priority, (now.wall, dies_at));
+                let mut encoded = Some(encoded);
+                if let Some(data) = &event.body {
+                    record.event = record.event.with_body(body::add(state, tx, data.clone(), references)?)?;
+                    encoded = None;
+                }
+                stored = Some(record.event.clone());
+                InHand::drafted(target.id, record, encoded)
             }
+            (None, Some(stored)) => {
+                let key = target.key.as_deref();
+                let record = EntryRecord::new(number, event.priority, now.wall, key, stored.clone());
+                InHand::new(target.id, EntryRecord { dies_at, ..record })
+            }
+            (None, None) => break,
         };
         let key = hand.key();
         match due {
             None => moves::admit(state, tx, hand, now)?,
             Some(time) => moves::put_due(state, tx, hand, time)?,
         }
-        if let Some(time_to_live) = target.time_to_live {
-            let at = DueKey { time: now.wall.after(time_to_live), queue: target.id, position: state.next_number()? };
-            moves::set_timer(state, tx, at, &TimerRecord::TimeToLive(key));
-        }
+        moves::set_end_of_life(state, tx, key, dies_at)?;
         state.queue_mut(target.id)?.totals.published += 1;
         keys.push(key);
     }
     if let Some(origin) = event.origin {
         remember(state, tx, origin, &keys, now);
     }
-    if let Some(stored) = stored.filter(|_| is_logged) {
+    if let Some(stored) = stored.filter(|_| state.settings.log_retention.is_some()) {
         let queues = keys.iter().map(|key| key.queue).collect();
         let logged = Logged { event: &stored, priority: event.priority, key: event.key.as_deref(), queues };
         log::append(state, tx, logged, now)?;

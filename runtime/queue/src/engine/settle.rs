@@ -5,6 +5,7 @@ use std::time::Duration;
 use gristmill_core::{Attempt, Disposition, Outcome};
 
 use super::Now;
+use super::entry::CLAIMED;
 use super::flight::Lease;
 use super::keys::{EndKey, Family, Lane};
 use super::kv::{Checked, MAX_CONFLICTS};
@@ -144,7 +145,11 @@ pub(crate) fn conclude(
             hand.past.attempts = attempt;
             moves::put_dead(state, tx, hand, now)?;
         }
-        Disposition::Release => moves::put_ready(state, tx, hand, back, now)?,
+        Disposition::Release => {
+            // A release leaves no trace in the history, and yet it was claimed in time.
+            hand.record.dies_at = hand.record.dies_at.map(|_| CLAIMED);
+            moves::put_ready(state, tx, hand, back, now)?;
+        }
         Disposition::Retry(delay) | Disposition::Defer(delay) => {
             let counts = matches!(disposition, Disposition::Retry(_));
             if counts {

@@ -306,7 +306,7 @@ impl State {
             let record = ClaimRecord::decode(value)?;
             let mut leases = Vec::new();
             for key in record.keys()? {
-                leases.push(read_lease(view, key, record.claimed_at, now.monotonic)?);
+                leases.push(read_lease(view, first, key, (record.claimed_at, now.monotonic))?);
             }
             // The incarnation of nobody: no token fits.
             self.flight.add(first, 0, Holder::Process, leases);
@@ -320,7 +320,7 @@ impl State {
             let delivery = decode_number_key(key)?;
             let record = LeaseRecord::decode(value)?;
             let deadline = now.monotonic.after(record.deadline.since(now.wall));
-            let lease = read_lease(view, record.key()?, record.claimed_at, deadline)?;
+            let lease = read_lease(view, delivery, record.key()?, (record.claimed_at, deadline))?;
             self.flight.add(delivery, record.incarnation, Holder::Outside, vec![lease]);
             Ok(())
         })
@@ -475,16 +475,28 @@ impl State {
     }
 }
 
-/// A lease as it is found in the store; `None`: it was settled.
+/// A lease as it is found in the store; `None`: it was settled, or its entry cannot be read. One damaged entry must not
+/// keep all others from being opened: it stays where it is, and verification names it.
 fn read_lease(
     view: &dyn View,
+    claim: u64,
     key: ReadyKey,
-    claimed_at: Timestamp,
-    deadline: Monotonic,
+    (claimed_at, deadline): (Timestamp, Monotonic),
 ) -> Result<Option<Lease>, QueueError> {
     let Some(value) = view.get(Family::Ready, &key.encode())? else { return Ok(None) };
-    let record = EntryRecord::decode(value)?;
-    let past = if is_first_spot(key, &record) { None } else { Some(super::read::place(view, record.number)?.past) };
+    let read = EntryRecord::decode(value).map_err(QueueError::from).and_then(|record| {
+        let is_first = is_first_spot(key, &record);
+        let past = if is_first { None } else { Some(super::read::place(view, record.number)?.past) };
+        Ok((record, past))
+    });
+    let (record, past) = match read {
+        Ok(read) => read,
+        Err(QueueError::Corrupt(problem)) => {
+            tracing::error!(claim, ?key, problem, "a leased entry cannot be read; it is left where it is");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
     let attempt = past.as_ref().map_or(0, |past| past.attempts).saturating_add(1);
     Ok(Some(Lease { key, record, past, attempt, claimed_at, deadline, conflicts: 0 }))
 }

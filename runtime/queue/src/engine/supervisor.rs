@@ -189,6 +189,10 @@ fn refuse_for(time: Duration, error: &QueueError, commands: &Receiver<Envelope>)
     let until = Instant::now() + time;
     let mut closing: Option<Answer<()>> = None;
     loop {
+        if Instant::now() >= until {
+            // Those who ask again and again must not keep the store from being opened.
+            return true;
+        }
         match commands.recv_deadline(until) {
             Ok(envelope) => refuse(envelope.command, error, &mut closing),
             Err(RecvTimeoutError::Timeout) => return true,

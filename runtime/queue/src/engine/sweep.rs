@@ -152,7 +152,8 @@ fn fire(state: &mut State, tx: &mut Tx<'_>, key: DueKey, value: &Bytes, now: Now
 fn end_of_life(state: &mut State, tx: &mut Tx<'_>, entry: EntryKey, now: Now) -> Result<(), QueueError> {
     let Some(found) = read::find(tx, state, entry)? else { return Ok(()) };
     let waits = matches!(found.at.state(), EntryState::Scheduled | EntryState::Waiting | EntryState::Ready);
-    if !waits || !found.past.is_empty() {
+    let in_time = found.record.dies_at.is_some_and(|dies_at| dies_at > now.wall);
+    if !waits || in_time || !found.past.is_empty() {
         return Ok(());
     }
     let lived = now.wall.since(found.record.enqueued_at);

@@ -31,10 +31,6 @@ impl Waiters {
         self.0.entry(queue).or_default().push(waiter);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(crate) fn queues(&self) -> impl Iterator<Item = QueueId> {
         self.0.keys().copied()
     }
@@ -125,10 +121,6 @@ pub(crate) struct Watchers(HashMap<EntryKey, Vec<Watcher>>);
 impl Watchers {
     pub(crate) fn add(&mut self, entry: EntryKey, watcher: Watcher) {
         self.0.entry(entry).or_default().push(watcher);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Monotonic> {

@@ -320,13 +320,16 @@ impl World {
         let attempts = if was_dead { 0 } else { item.attempts };
         let redriven_at = if was_dead { Some(self.wall) } else { item.redriven_at };
         let (state, at) = (item.state, item.at);
-        let item =
-            Item { id: new.clone(), queue: to.clone(), attempts, redriven_at, holds: false, dies_at: None, ..item };
+        let was_claimed = !item.history.attempts().is_empty() || item.redriven_at.is_some();
+        let dies_at = item.dies_at.filter(|_| !was_dead && !was_claimed);
+        let item = Item { id: new.clone(), queue: to.clone(), attempts, redriven_at, holds: false, ..item };
         self.items.insert(new.clone(), Item { state: State::Ready, ..item });
         match state {
             State::Scheduled => self.schedule(new, at),
             _ => self.admit(new),
         }
+        let order = self.next_order();
+        self.item(new).dies_at = dies_at.map(|(at, _)| (at, order));
         self.line(to).totals.published += 1;
     }
 

@@ -305,6 +305,8 @@ impl World {
         let disposition = options.retry.decide(lease.attempt, outcome, 0.5);
         let item = self.item(id);
         if disposition == Disposition::Release {
+            // It was claimed in time.
+            item.dies_at = None;
             self.make_ready(id, if lease.alone { Rank::Lost } else { Rank::Released });
             return disposition;
         }
