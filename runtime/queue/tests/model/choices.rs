@@ -108,7 +108,8 @@ pub(crate) fn publish(run: &mut Run) -> Publish {
         &[OnDuplicate::ReturnExisting, OnDuplicate::AllowAfterFailure, OnDuplicate::Refuse, OnDuplicate::Allow],
     );
     if random.random_bool(0.25) {
-        let recent = run.events.len().saturating_sub(12);
+        // Mostly one that is remembered, now and then one that is not any more.
+        let recent = run.events.len().saturating_sub(one(random, &[12, 12, 200]));
         let (source, id) = run.events[random.random_range(recent..run.events.len())].clone();
         let again = Event { source, id, ..(*publish.event).clone() };
         publish.event = again.into();
