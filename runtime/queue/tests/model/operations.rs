@@ -191,10 +191,10 @@ impl Run {
         let expected = filter.limit.unwrap_or(u64::MAX).min(matching.len() as u64);
         assert_eq!(operated.changed, expected, "{matching:?}");
         let mut matching = self.changed(matching, expected).await;
+        matching.sort_by_cached_key(|id| bulk_order(&self.world.items[id]));
         if is_move {
             self.find_moved(&matching).await;
         } else {
-            matching.sort_by_cached_key(|id| bulk_order(&self.world.items[id]));
             for id in &matching {
                 self.world.act(&action, id);
             }
@@ -235,13 +235,20 @@ impl Run {
         for state in State::ALL {
             new.extend(self.list(&archive(), state).await.into_iter().filter(|entry| !known.contains(&entry.id)));
         }
+        let mut pairs = Vec::new();
         for old in matching {
-            let event = self.world.items[old].event.clone();
-            let at = new.iter().position(|entry| entry.event == event).expect("it was moved");
-            let id = new.remove(at).id;
-            self.moved(old, &id);
+            let event = &self.world.items[old].event;
+            let at = new.iter().position(|entry| entry.event == *event).expect("it was moved");
+            pairs.push((old.clone(), new.remove(at).id));
         }
         assert!(new.is_empty(), "more than that was moved: {new:?}");
+        // In which order keys are gone through is left open: as the new ids tell.
+        pairs.sort_by_cached_key(|(_, new)| issued(new));
+        let waited = pairs.iter().any(|(old, _)| self.world.items[old].state == State::Waiting);
+        assert!(waited || pairs.iter().map(|(old, _)| old).eq(matching), "{pairs:?}, expected {matching:?}");
+        for (old, new) in &pairs {
+            self.moved(old, new);
+        }
     }
 
     pub(crate) async fn transact_set(&mut self, bucket: &str) {
@@ -273,6 +280,12 @@ impl Run {
         };
         assert_eq!(reply, expected);
     }
+}
+
+/// The number in an entry's id, so that it sorts: the digits do, if there are as many.
+fn issued(id: &EntryId) -> (usize, String) {
+    let number = id.as_str().split('-').nth(1).unwrap();
+    (number.len(), number.to_owned())
 }
 
 /// In which order a filter's entries are done with, which the contract leaves open: what waits before that which it
