@@ -18,15 +18,6 @@ fn at(path: &Path, problem: impl std::fmt::Display) -> QueueError {
     QueueError::Unavailable(format!("{}: {problem}", path.display()))
 }
 
-/// Whether there is anything in the log of the store.
-pub(super) fn has_log(directory: &Path) -> bool {
-    let mut files = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    files.any(|file| {
-        let is_log = file.path().extension().is_some_and(|end| end == "log");
-        is_log && file.metadata().is_ok_and(|meta| meta.len() > 0)
-    })
-}
-
 /// Links or copies everything committed into a new directory.
 pub(super) fn backup(db: &DB, store: &Path, directory: &Path) -> Result<(), QueueError> {
     if directory.exists() {

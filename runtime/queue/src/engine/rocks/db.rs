@@ -140,9 +140,6 @@ impl Rocks {
 /// left of its log behind the damage.
 fn look_first(directory: &Path) -> Result<(), QueueError> {
     let Some(noted) = Synced::noted(directory) else { return Ok(()) };
-    if !copies::has_log(directory) {
-        return Ok(());
-    }
     let looked = DB::list_cf(&inspection(), directory).and_then(|names| {
         let db = DB::open_cf_descriptors_read_only(&inspection(), directory, inspected(names), false)?;
         Ok(db.latest_sequence_number())
