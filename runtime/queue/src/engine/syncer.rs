@@ -43,14 +43,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A sync has ended.
-    fn finished(&self, result: &Result<(), QueueError>) {
-        let mut pending = self.lock();
-        pending.syncing = false;
+    /// A sync has ended; those who waited for it are told before another begins, so that answers keep their order.
+    fn tell(&self, result: &Result<(), QueueError>, waiting: Vec<Release>) {
         if let Err(error) = result {
             tracing::error!(%error, "a sync of the store failed; it is opened anew");
-            pending.failed.get_or_insert_with(|| error.clone());
+            self.lock().failed.get_or_insert_with(|| error.clone());
         }
+        for release in waiting {
+            release(result.clone());
+        }
+        self.lock().syncing = false;
         self.changed.notify_one();
     }
 }
@@ -92,11 +94,8 @@ impl Syncer {
             pending.dirty = false;
         }
         let result = store.sync();
-        self.shared.finished(&result);
         supervisor::count(&self.counted.counted.syncs);
-        for release in waiting {
-            release(result.clone());
-        }
+        self.shared.tell(&result, waiting);
     }
 
     /// Whether there is a commit of which it is not known yet whether it can be made durable.
@@ -172,10 +171,7 @@ fn run(shared: &Shared, store: &dyn Store, counted: &supervisor::Shared) {
         // After a failed sync the kernel may have dropped the pages: a later success would prove nothing.
         let result = failed.map_or_else(|| store.sync(), Err);
         supervisor::count(&counted.counted.syncs);
-        shared.finished(&result);
-        for release in waiting {
-            release(result.clone());
-        }
+        shared.tell(&result, waiting);
     }
 }
 

@@ -262,3 +262,32 @@ fn a_sync_that_failed_fails_all_that_follow() {
         assert_eq!(disk.syncs().len(), 1);
     }
 }
+
+/// Who waited for an earlier commit is told first, whoever syncs.
+#[test]
+fn answers_come_in_the_order_of_the_commits() {
+    let disk = Arc::new(Disk::default());
+    let syncer = start(&disk);
+    let ((told, order), (begun, begins), (go, wait)) = (channel(), channel(), channel());
+    let second: Release = Box::new({
+        let told = told.clone();
+        move |_| told.send(2).unwrap()
+    });
+    // The syncer's thread is held up on its way to the answer.
+    let first: Release = Box::new(move |_| {
+        begun.send(()).unwrap();
+        wait.recv_timeout(PATIENCE).unwrap();
+        told.send(1).unwrap();
+    });
+    disk.commits();
+    syncer.committed(vec![first]);
+    begins.recv_timeout(PATIENCE).unwrap();
+    disk.commits();
+    std::thread::scope(|scope| {
+        scope.spawn(|| syncer.sync_now(&*disk, vec![second]));
+        let early = order.recv_timeout(LAZY);
+        go.send(()).unwrap();
+        assert!(early.is_err(), "the second is told before the first");
+    });
+    assert_eq!([order.recv_timeout(PATIENCE), order.recv_timeout(PATIENCE)], [Ok(1), Ok(2)]);
+}
