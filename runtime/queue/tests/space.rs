@@ -43,11 +43,16 @@ async fn purge(engine: &Engine, entries: Vec<EntryId>) {
     assert_eq!(engine.operate(Operation::Act(act)).await.unwrap().replies, vec![ActReply::Done; wanted]);
 }
 
-/// The files with this ending, or all of them, and their sizes.
+/// The files with this ending, or all of them, and their sizes: of a log without the room that was taken ahead.
 fn files(directory: &Path, ending: Option<&str>) -> BTreeMap<String, u64> {
     let files = std::fs::read_dir(directory).unwrap().map(|entry| {
         let entry = entry.unwrap();
-        (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())
+        let name = entry.file_name().into_string().unwrap();
+        let size = match name.ends_with(".log") {
+            true => std::fs::read(entry.path()).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1),
+            false => entry.metadata().unwrap().len() as usize,
+        };
+        (name, size as u64)
     });
     files.filter(|(name, _)| ending.is_none_or(|ending| name.ends_with(ending))).collect()
 }

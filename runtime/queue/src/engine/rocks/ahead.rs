@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 /// The most that is taken, in bytes.
-const MAX: u64 = 32 << 20;
+const MAX: u64 = 16 << 20;
 
 /// Takes room for the log that was begun last, `size` bytes in all. If that does not work, syncs are slower.
 pub(super) fn take_room(directory: &Path, size: u64) {
