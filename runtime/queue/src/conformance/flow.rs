@@ -28,6 +28,17 @@ async fn throttled<R: Rig>(rig: R, per_second: f64, burst: u32) -> Option<Bench<
     Some(bench)
 }
 
+/// A bench whose engine has rates of keys; `None`: it has none, and says so.
+async fn throttled_keys<R: Rig>(rig: R, options: QueueOptions) -> Option<Bench<R>> {
+    let bench = with_keys(rig, QueueOptions::default()).await?;
+    if !bench.has(Feature::Rates) {
+        bench.is_refused(Feature::Rates, bench.rig.queue().configure(bench.name.clone(), options).await);
+        return None;
+    }
+    bench.configure(options).await;
+    Some(bench)
+}
+
 /// No more deliveries than that are out at any time; one that comes back makes room, and that is news.
 pub async fn deliveries_in_flight_are_limited(rig: impl Rig) {
     let bench = Bench::with(rig, QueueOptions { max_in_flight: 2, ..QueueOptions::default() }).await;
@@ -84,10 +95,7 @@ pub async fn a_clock_that_jumps_does_not_change_the_rate(rig: impl Rig) {
 /// A busy customer has a rate of its own, and so have the others. Its key is forgotten once that is over.
 pub async fn every_key_has_a_rate_of_its_own(rig: impl Rig) {
     let key = KeyOptions { rate: rate(0.1, 2), concurrency: 5, ..KeyOptions::default() };
-    let Some(bench) = with_keys(rig, QueueOptions { key, ..QueueOptions::default() }).await else { return };
-    if !bench.has(Feature::Rates) {
-        return;
-    }
+    let Some(bench) = throttled_keys(rig, QueueOptions { key, ..QueueOptions::default() }).await else { return };
     bench.publish_keyed(&["a1", "a2", "a3", "a4", "b1"]).await;
     let claimed = bench.claim(9).await;
     assert_eq!(ids(&claimed), ["a1", "a2", "b1"], "the burst");
@@ -113,10 +121,7 @@ pub async fn every_key_has_a_rate_of_its_own(rig: impl Rig) {
 /// A retry is a claim like any other.
 pub async fn the_rate_of_a_key_holds_for_retries_too(rig: impl Rig) {
     let key = KeyOptions { rate: rate(1.0 / 60.0, 1), ..KeyOptions::default() };
-    let Some(bench) = with_keys(rig, QueueOptions { key, ..three_attempts() }).await else { return };
-    if !bench.has(Feature::Rates) {
-        return;
-    }
+    let Some(bench) = throttled_keys(rig, QueueOptions { key, ..three_attempts() }).await else { return };
     bench.publish_keyed(&["a1", "a2"]).await;
     bench.settle(&bench.claim_one().await, retry()).await;
     bench.advance(10 * SECOND).await;
