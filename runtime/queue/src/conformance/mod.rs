@@ -190,6 +190,7 @@ macro_rules! conformance_tests {
             a_done_entry_that_is_not_kept_is_gone,
             done_entries_may_keep_their_data,
             retention_may_be_changed,
+            purged_entries_hold_up_no_retention,
             a_wait_without_time_says_where_an_entry_is,
             a_wait_is_ended_by_an_ack_and_brings_its_result,
             a_wait_is_ended_by_a_death_and_by_a_cancellation,

@@ -4,7 +4,7 @@ use gristmill_core::{Outcome, State};
 
 use super::Rig;
 use super::bench::{Bench, DAY, HOUR, MINUTE, SECOND, event, ids, reject};
-use crate::contract::{Action, Payload, QueueOptions, Retention, Selection, Waited};
+use crate::contract::{ActReply, Action, Payload, QueueOptions, Retention, Selection, Waited};
 
 fn keep(age: Option<std::time::Duration>, count: Option<u64>) -> Retention {
     Retention { age, count }
@@ -95,4 +95,32 @@ pub async fn retention_may_be_changed(rig: impl Rig) {
     bench.advance(365 * DAY).await;
     assert_eq!(bench.listed(State::Done).await, ["3"], "for ever");
     assert_eq!(ids(&claimed), ["1", "2", "3"]);
+}
+
+/// What was purged counts for nothing, and does not keep those behind it.
+pub async fn purged_entries_hold_up_no_retention(rig: impl Rig) {
+    let done = Retention { age: Some(HOUR), count: Some(2) };
+    let bench = Bench::with(rig, QueueOptions { done, ..QueueOptions::default() }).await;
+    let noon = bench.now();
+    bench.jump_to(noon.after(DAY)).await;
+    let tomorrow = bench.publish(&["tomorrow"]).await.remove(0);
+    bench.ack_all(&bench.claim(9).await).await;
+    bench.jump_to(noon).await;
+    let mut entries = Vec::new();
+    for id in ["1", "2"] {
+        entries.extend(bench.publish(&[id]).await);
+        bench.ack_all(&bench.claim(9).await).await;
+        if id == "1" {
+            assert_eq!(bench.act_on(Action::Purge, &tomorrow).await, ActReply::Done);
+        }
+    }
+    assert_eq!(bench.act_on(Action::Purge, &entries[0]).await, ActReply::Done);
+    for id in ["3", "4"] {
+        bench.publish(&[id]).await;
+        bench.ack_all(&bench.claim(9).await).await;
+    }
+    bench.rig.tick().await;
+    assert_eq!(bench.listed(State::Done).await, ["3", "4"], "one was too many, and it was `2`");
+    bench.advance(HOUR).await;
+    assert_eq!((bench.listed(State::Done).await.len(), bench.stats().await.done), (0, 0));
 }
