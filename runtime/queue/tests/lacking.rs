@@ -9,10 +9,16 @@ use async_trait::async_trait;
 use gristmill_core::{EntryId, ManualClock, QueueName, Timestamp};
 use gristmill_queue::conformance::{Rig, RigOptions};
 use gristmill_queue::{
-    Capabilities, Claim, Confirm, Counters, Delivery, Engine, EngineOptions, Entry, Extend, ExtendReply, Feature,
-    Holder, KeyOptions, KeyPage, List, ListKeys, Memory, OnDuplicate, Operated, Operation, Page, Publish, Published,
-    Queue, QueueError, QueueOptions, QueueStats, Settle, SettleReply, StateSnapshot, Transacted, Transaction, Waited,
+    Capabilities, Claim, Confirm, Counters, DeadHook, DeadLetter, Delivery, Engine, EngineOptions, Entry, Extend,
+    ExtendReply, Feature, Holder, KeyOptions, KeyPage, List, ListKeys, Memory, OnDuplicate, Operated, Operation, Page,
+    Publish, Published, Queue, QueueError, QueueOptions, QueueStats, Settle, SettleReply, StateSnapshot, Transacted,
+    Transaction, Waited,
 };
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// The longest that a test waits.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An engine without one of its features.
 struct Lacking {
@@ -140,12 +146,17 @@ struct Fixture {
     clock: ManualClock,
     feature: Feature,
     queue: Option<Lacking>,
+    on_dead: DeadHook,
+    told: Mutex<UnboundedReceiver<DeadLetter>>,
 }
 
 impl Fixture {
     fn new(feature: Feature) -> Self {
         let clock = ManualClock::at(Timestamp::from_micros(1_800_000_000_000_000));
-        let mut fixture = Self { memory: Memory::default(), clock, feature, queue: None };
+        let (sender, told) = unbounded_channel();
+        let on_dead: DeadHook = Arc::new(move |letter| sender.send(letter).unwrap());
+        let told = Mutex::new(told);
+        let mut fixture = Self { memory: Memory::default(), clock, feature, queue: None, on_dead, told };
         fixture.open(RigOptions::default());
         fixture
     }
@@ -158,6 +169,7 @@ impl Fixture {
             max_event_size: options.max_event_size,
             idempotency_window,
             log_retention: options.log_retention.filter(|_| has(Feature::Log)),
+            on_dead: Some(self.on_dead.clone()),
             ..EngineOptions::default()
         };
         self.queue = Some(Lacking::new(self.memory.open(options).unwrap(), self.feature));
@@ -182,28 +194,19 @@ impl Rig for Fixture {
         self.lacking().engine.tick().await.unwrap();
     }
 
+    async fn told(&self) -> DeadLetter {
+        let mut told = self.told.lock().await;
+        tokio::time::timeout(PATIENCE, told.recv()).await.expect("nobody is told of a death").unwrap()
+    }
+
     async fn reopen(&mut self, options: RigOptions) {
         drop(self.queue.take());
         self.open(options);
     }
 }
 
-macro_rules! without {
-    ($($name:ident: $feature:ident,)*) => {
-        $(
-            mod $name {
-                gristmill_queue::conformance_tests!(super::Fixture::new(gristmill_queue::Feature::$feature));
-            }
-        )*
-    };
-}
-
-without! {
-    ordering_keys: OrderingKeys,
-    idempotency: Idempotency,
-    rates: Rates,
-    filtered_claims: FilteredClaims,
-    stored_leases: StoredLeases,
-    state: State,
-    log: Log,
-}
+gristmill_queue::conformance_tests!(for feature in Feature::ALL => {
+    // Shown if the rule fails.
+    println!("without {feature:?}");
+    Fixture::new(*feature)
+});

@@ -92,11 +92,25 @@ impl Default for RigOptions {
     }
 }
 
-/// Makes a `#[tokio::test]` of every rule. `$rig` is an expression that makes a [`Rig`](crate::conformance::Rig).
+/// Makes a `#[tokio::test]` of every rule. `$rig` is an expression that makes a [`Rig`](crate::conformance::Rig). With
+/// `for $each in $all =>` before it, every rule is tried on each of several rigs in turn.
 #[macro_export]
 macro_rules! conformance_tests {
-    ($rig:expr) => {
-        $crate::conformance_tests! { $rig =>
+    (@rules $each:pat, $all:expr, $rig:expr, [$($rule:ident,)*]) => {
+        $(
+            #[tokio::test]
+            async fn $rule() {
+                for $each in $all {
+                    // Behind a pointer: otherwise every test is compiled with all of its rule.
+                    let rule: ::std::pin::Pin<Box<dyn ::std::future::Future<Output = ()>>> =
+                        Box::pin($crate::conformance::$rule($rig));
+                    rule.await;
+                }
+            }
+        )*
+    };
+    (for $each:pat in $all:expr => $rig:expr) => {
+        $crate::conformance_tests! { @rules $each, $all, $rig, [
             a_published_event_is_claimed_once_and_done_after_its_ack,
             a_batch_is_judged_event_by_event,
             an_event_for_several_queues_is_in_all_of_them_or_in_none,
@@ -282,17 +296,9 @@ macro_rules! conformance_tests {
             every_death_is_told_once,
             deaths_are_told_in_their_order,
             what_does_not_die_is_not_told,
-        }
+        ] }
     };
-    ($rig:expr => $($rule:ident,)*) => {
-        $(
-            #[tokio::test]
-            async fn $rule() {
-                // Behind a pointer: otherwise every test is compiled with all of its rule inside.
-                let rule: ::std::pin::Pin<Box<dyn ::std::future::Future<Output = ()>>> =
-                    Box::pin($crate::conformance::$rule($rig));
-                rule.await;
-            }
-        )*
+    ($rig:expr) => {
+        $crate::conformance_tests!(for _ in [()] => $rig);
     };
 }
