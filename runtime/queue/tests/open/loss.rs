@@ -28,6 +28,9 @@ async fn killed(scratch: &Path) -> (PathBuf, Vec<EntryId>) {
     (killed, published)
 }
 
+/// In which RocksDB writes its logs, in bytes.
+const BLOCK: usize = 32 << 10;
+
 /// Every file but the note of who has the store open, which is nobody.
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = std::fs::read_dir(directory).unwrap().map(|entry| {
@@ -55,11 +58,14 @@ enum Damage {
     Garbled(usize),
     /// So many bytes in the middle were never written.
     Zeroed(usize),
+    /// What looks like a record of a recycled log stands at the end, and at the beginning of every block behind it. The
+    /// last record is missing.
+    Recycled,
     Missing,
 }
 
 impl Damage {
-    const EVERY: [Self; 14] = [
+    const EVERY: [Self; 15] = [
         Self::Cut(0),
         Self::Cut(1),
         Self::Cut(250),
@@ -73,6 +79,7 @@ impl Damage {
         Self::Zeroed(16),
         Self::Zeroed(512),
         Self::Zeroed(5_000),
+        Self::Recycled,
         Self::Missing,
     ];
 
@@ -85,6 +92,10 @@ impl Damage {
             Self::CutLast => bytes.truncate(end - 1),
             Self::Garbled(share) => bytes[at(share)..].iter_mut().take(16).for_each(|byte| *byte ^= 0xa5),
             Self::Zeroed(length) => bytes[at(500)..].iter_mut().take(length).for_each(|byte| *byte = 0),
+            Self::Recycled => {
+                bytes.truncate(end - 1);
+                bytes.resize(end.next_multiple_of(BLOCK) + 3 * BLOCK, 5);
+            }
             Self::Missing => return std::fs::remove_file(log).unwrap(),
         }
         std::fs::write(log, bytes).unwrap();

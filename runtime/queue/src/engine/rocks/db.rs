@@ -14,9 +14,10 @@ use rocksdb::{
 
 use super::holder::Holder;
 use super::options::{ExpiredBefore, database, families, inspected, inspection};
+use super::snags::Snags;
 use super::space::DiskSpace;
 use super::synced::Synced;
-use super::{OnLoss, Settings, ahead, copies, unavailable};
+use super::{OnLoss, Settings, copies, room, unavailable};
 use crate::contract::{Durability, QueueError};
 use crate::engine::keys::{Family, Key};
 use crate::engine::store::{Snapshot, Space, Store, View, Visit, Write, Writes};
@@ -54,11 +55,13 @@ impl Rocks {
             return Err(QueueError::Unavailable(problem));
         }
         let holder = Holder::take(directory)?;
+        let snags = Snags::remove(directory)?;
         if settings.on_loss == OnLoss::Refuse {
             look_first(directory)?;
         }
         let db = DB::open_cf_descriptors(&database(settings), directory, families(settings, &expired))
             .map_err(|error| explain(directory, &error))?;
+        snags.forget();
         let synced = Synced::open(directory, db.latest_sequence_number(), settings.on_loss)?;
         let store = Self {
             db: Arc::new(db),
@@ -73,7 +76,7 @@ impl Rocks {
             freed: Mutex::new(Freed::Unknown),
             _holder: holder,
         };
-        ahead::take_room(directory, store.log_size());
+        room::take(directory, store.log_size());
         Ok(store)
     }
 
@@ -88,7 +91,7 @@ impl Rocks {
         flush.set_wait(false);
         self.db.flush_cfs_opt(&self.families()?, &flush).map_err(|error| unavailable(&error))?;
         *written = 0;
-        ahead::take_room(&self.directory, self.log_size());
+        room::take(&self.directory, self.log_size());
         Ok(())
     }
 

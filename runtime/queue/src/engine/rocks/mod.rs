@@ -4,17 +4,19 @@
 //! | --- | --- |
 //! | `options` | how RocksDB is set up, and why |
 //! | `db` | reads, commits and syncs |
-//! | `ahead` | room for the log, taken before it is needed |
+//! | `room` | room for the log, taken before it is needed |
+//! | `snags` | damage to a log on which RocksDB never stops reading |
 //! | `synced` | what is known to be on stable storage, noted beside the store |
 //! | `holder` | who has the store open |
 //! | `space` | room on the disk |
 //! | `copies` | backup and restore |
 
-mod ahead;
 mod copies;
 mod db;
 mod holder;
 mod options;
+mod room;
+mod snags;
 mod space;
 mod synced;
 

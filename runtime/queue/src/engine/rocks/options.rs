@@ -36,7 +36,7 @@ pub(super) fn database(settings: &Settings) -> Options {
     options.set_max_total_wal_size(MAX_LOG);
     // What follows the first damaged record of the log is dropped; that nothing synced was among it is checked apart.
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    // Logs are not recycled: they would keep the size of the largest body that ever was in them (see `ahead`).
+    // Logs are not recycled: they would keep the size of the largest body that ever was in them (see `room`).
     // All families are written out together. Their files then always show one moment of the store, and a log that is
     // damaged can be cut off where the damage begins; otherwise a family may be ahead of it, and RocksDB opens nothing.
     options.set_atomic_flush(true);
