@@ -5,23 +5,29 @@ use bytes::{Bytes, BytesMut};
 
 /// Hands out values, many from one piece of memory.
 #[derive(Debug, Default)]
-pub(crate) struct Chunk(BytesMut);
+pub(crate) struct Chunk {
+    bytes: BytesMut,
+    /// How large the last piece was.
+    size: usize,
+}
 
 impl Chunk {
-    /// In bytes.
-    const SIZE: usize = 16 * 1024;
+    /// Pieces grow from one size to the other, in bytes: one value alone is not to hold on to much.
+    const FIRST: usize = 512;
+    const LAST: usize = 16 * 1024;
 
     /// Room for a value of about `len` bytes, to be filled and then [taken](Self::take).
     pub(crate) fn room(&mut self, len: usize) -> &mut BytesMut {
-        if self.0.capacity() < len {
-            self.0 = BytesMut::with_capacity(Self::SIZE.max(len));
+        if self.bytes.capacity() < len {
+            self.size = (self.size * 2).clamp(Self::FIRST, Self::LAST);
+            self.bytes = BytesMut::with_capacity(self.size.max(len));
         }
-        &mut self.0
+        &mut self.bytes
     }
 
     /// What was filled since the last time. It can still be changed.
     pub(crate) fn take(&mut self) -> BytesMut {
-        self.0.split()
+        self.bytes.split()
     }
 
     /// A copy.

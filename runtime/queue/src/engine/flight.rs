@@ -111,11 +111,14 @@ impl Flight {
         Some(lease)
     }
 
-    /// Deliveries whose lease is over, of up to `max` claims. They are found again until they are taken out.
+    /// Up to `max` deliveries whose lease is over. They are found again until they are taken out.
     pub(crate) fn expired(&mut self, now: Monotonic, max: usize) -> Vec<u64> {
         let watched: Vec<_> = self.deadlines.iter().take_while(|(at, _)| *at <= now).take(max).copied().collect();
         let mut over = Vec::new();
         for (at, first) in watched {
+            if over.len() >= max {
+                break;
+            }
             let Some(claim) = self.claims.get_mut(&first) else { continue };
             let held = || claim.leases.iter().flatten();
             if let Some(next) = held().map(|lease| lease.deadline).min().filter(|next| *next > now) {
@@ -126,9 +129,8 @@ impl Flight {
                 continue;
             }
             let numbered = (first..).zip(&claim.leases);
-            over.extend(
-                numbered.filter(|(_, l)| l.as_ref().is_some_and(|l| l.deadline <= now)).map(|(number, _)| number),
-            );
+            let ended = numbered.filter(|(_, l)| l.as_ref().is_some_and(|l| l.deadline <= now));
+            over.extend(ended.map(|(number, _)| number).take(max - over.len()));
         }
         over
     }

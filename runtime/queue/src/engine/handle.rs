@@ -110,7 +110,7 @@ impl Engine {
     /// When the store failed.
     pub async fn reclaim(&self) -> Result<(), QueueError> {
         let store = self.shared.open()?.store;
-        blocking(move || store.reclaim()).await
+        blocking(move || store.reclaim().map(drop)).await
     }
 
     async fn call<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, QueueError> {

@@ -81,9 +81,13 @@ fn run(shared: &Shared, store: &dyn Store) {
         }
         pending.freed = false;
         drop(pending);
-        if let Err(error) = store.reclaim() {
-            tracing::warn!(%error, "the space of deleted data could not be given back; it is tried again");
-            shared.lock().freed = true;
+        match store.reclaim() {
+            Ok(true) => {}
+            Ok(false) => shared.lock().freed = true,
+            Err(error) => {
+                tracing::warn!(%error, "the space of deleted data could not be given back; it is tried again");
+                shared.lock().freed = true;
+            }
         }
     }
 }

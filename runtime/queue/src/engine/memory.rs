@@ -190,8 +190,8 @@ impl Store for Shared {
         }
     }
 
-    fn reclaim(&self) -> Result<(), QueueError> {
-        Ok(())
+    fn reclaim(&self) -> Result<bool, QueueError> {
+        Ok(true)
     }
 
     fn backup(&self, _directory: &std::path::Path) -> Result<(), QueueError> {

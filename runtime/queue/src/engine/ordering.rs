@@ -18,6 +18,7 @@ use super::moves::{self, InHand};
 use super::records::{KeyRecord, Record, TimerRecord};
 use super::state::State;
 use super::store::{Tx, View};
+use super::sweep::SWEEP;
 use crate::contract::{KeyOptions, QueueError, Rate};
 
 /// How far ahead a rate's memory is believed: what lies further is left over from another clock.
@@ -159,7 +160,7 @@ pub(crate) fn again(
     if !wait.is_zero() {
         return Ok(Some(now.wall.after(wait)));
     }
-    record.rate_at = rate_at(&record, steady).max(steady).after(interval(rate));
+    record.rate_at = rate_at(&record, rate, steady).max(steady).after(interval(rate));
     write(tx, queue, key, &record);
     Ok(None)
 }
@@ -175,7 +176,14 @@ fn advance(
 ) -> Result<(), QueueError> {
     let options = state.queue(queue)?.options.key.clone();
     let steady = state.steady(now);
+    let mut moved = 0;
     while record.waiting > 0 && may_go(&record, &options, steady) {
+        if moved >= SWEEP {
+            // The others in a commit of their own.
+            wake(state, tx, queue, (key, &mut record), now.wall)?;
+            break;
+        }
+        moved += 1;
         let Some((spot, value)) = first_waiting(tx, queue, &record)? else {
             // Counted and not there: the record heals itself.
             record.waiting = 0;
@@ -215,10 +223,17 @@ fn first_waiting(
     let from = WaitingKey { queue, key: record.id, position: record.from }.encode();
     let to = WaitingKey { queue, key: record.id, position: u64::MAX }.encode();
     let mut found = None;
-    view.scan(Family::Waiting, &from, &to, &mut |key, value| {
+    let scanned = view.scan(Family::Waiting, &from, &to, &mut |key, value| {
         found = Some((WaitingKey::decode(key), Bytes::copy_from_slice(value)));
         ControlFlow::Break(())
-    })?;
+    });
+    match scanned {
+        Err(QueueError::Corrupt(problem)) => {
+            tracing::error!(queue, problem, "entries that wait for an ordering key cannot be read");
+            return Ok(None);
+        }
+        scanned => scanned?,
+    }
     found.map(|(key, value)| Ok((key?, value))).transpose()
 }
 
@@ -231,7 +246,7 @@ fn may_go(record: &KeyRecord, options: &KeyOptions, steady: Timestamp) -> bool {
 fn go(record: &mut KeyRecord, options: &KeyOptions, steady: Timestamp) {
     record.busy += 1;
     if let Some(rate) = options.rate {
-        record.rate_at = rate_at(record, steady).max(steady).after(interval(rate));
+        record.rate_at = rate_at(record, rate, steady).max(steady).after(interval(rate));
     }
 }
 
@@ -240,14 +255,15 @@ fn interval(rate: Rate) -> Duration {
 }
 
 /// The rate's own time. What is far ahead was left by a clock that was set back since.
-fn rate_at(record: &KeyRecord, steady: Timestamp) -> Timestamp {
-    if record.rate_at.since(steady) > MAX_RATE_AHEAD { steady } else { record.rate_at }
+fn rate_at(record: &KeyRecord, rate: Rate, steady: Timestamp) -> Timestamp {
+    let far = MAX_RATE_AHEAD.max(interval(rate).saturating_mul(rate.burst.saturating_add(1)));
+    if record.rate_at.since(steady) > far { steady } else { record.rate_at }
 }
 
 /// When the rate allows the next entry.
 fn next_by_rate(record: &KeyRecord, rate: Rate, steady: Timestamp) -> Timestamp {
     let ahead = interval(rate).saturating_mul(rate.burst.max(1) - 1);
-    Timestamp::EPOCH.after(rate_at(record, steady).since(Timestamp::EPOCH.after(ahead)))
+    Timestamp::EPOCH.after(rate_at(record, rate, steady).since(Timestamp::EPOCH.after(ahead)))
 }
 
 /// Stores the record, or removes it when nobody needs it; sets a timer if its rate holds it up or must be remembered.
@@ -261,7 +277,7 @@ fn settle_down(
 ) -> Result<(), QueueError> {
     let options = &state.queue(queue)?.options.key;
     let steady = state.steady(now);
-    let rate_at = rate_at(&record, steady);
+    let rate_at = options.rate.map_or(steady, |rate| rate_at(&record, rate, steady));
     let wanted = match options.rate {
         Some(rate) if record.waiting > 0 && record.busy < options.concurrency.max(1) && record.held_by.is_empty() => {
             Some(next_by_rate(&record, rate, steady))
@@ -273,23 +289,36 @@ fn settle_down(
         tx.delete(Family::Key, named_key(queue, key));
         return Ok(());
     }
-    if let Some(wanted) = wanted
-        && record.timer.is_none()
-    {
+    if let Some(wanted) = wanted {
         // Timers go by the wall clock, and rates by the steady one: only the distance is the same.
-        let at = now.wall.after(wanted.since(steady).max(Duration::from_millis(1)));
-        record.timer = Some(at);
-        let due = DueKey { time: at, queue, position: state.next_number()? };
-        moves::set_timer(state, tx, due, &TimerRecord::Key(key.to_owned()));
+        wake(state, tx, queue, (key, &mut record), now.wall.after(wanted.since(steady)))?;
     }
     write(tx, queue, key, &record);
     Ok(())
 }
 
+/// Has the key looked after at this time, or a moment later; if it is not in any case.
+fn wake(
+    state: &mut State,
+    tx: &mut Tx<'_>,
+    queue: QueueId,
+    (key, record): (&str, &mut KeyRecord),
+    at: Timestamp,
+) -> Result<(), QueueError> {
+    if record.timer.is_none() {
+        let at = at.after(Duration::from_millis(1));
+        record.timer = Some(at);
+        let due = DueKey { time: at, queue, position: state.next_number()? };
+        moves::set_timer(state, tx, due, &TimerRecord::Key(key.to_owned()));
+    }
+    Ok(())
+}
+
 pub(crate) fn read(view: &dyn View, queue: QueueId, key: &str) -> Result<Option<KeyRecord>, QueueError> {
-    let Some(bytes) = view.get(Family::Key, &named_key(queue, key))? else { return Ok(None) };
-    match KeyRecord::decode(&bytes) {
-        Ok(record) => Ok(Some(record)),
+    let record = view.get(Family::Key, &named_key(queue, key));
+    match record.and_then(|bytes| Ok(bytes.map(|bytes| KeyRecord::decode(&bytes)).transpose()?)) {
+        Ok(record) => Ok(record),
+        Err(error @ QueueError::Unavailable(_)) => Err(error),
         Err(error) => {
             // An entry on its way must not be lost for it. Those that wait behind are stuck; verification names them.
             tracing::error!(key, %error, "an ordering key cannot be read, and begins anew");

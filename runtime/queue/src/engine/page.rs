@@ -218,7 +218,13 @@ fn done(view: &dyn View, wanted: &Wanted) -> Result<Part, QueueError> {
     let mut failed = None;
     view.scan(Family::DoneOrder, &from, &after_prefix(&wanted.queue.to_be_bytes()), &mut |key, value| {
         let mut each = || -> Result<ControlFlow<()>, QueueError> {
-            let order = DoneOrderRecord::decode(value)?;
+            let order = match DoneOrderRecord::decode(value) {
+                Ok(order) => order,
+                Err(error) => {
+                    tracing::error!(?key, %error, "done entries cannot be read, and are left out");
+                    return Ok(ControlFlow::Continue(()));
+                }
+            };
             for (index, number) in (0u64..).zip(order.numbers).skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
                 if part.found.len() >= wanted.limit {
                     let mut next = Key::from_slice(key);
@@ -227,8 +233,13 @@ fn done(view: &dyn View, wanted: &Wanted) -> Result<Part, QueueError> {
                     return Ok(ControlFlow::Break(()));
                 }
                 let at = EndKey { queue: wanted.queue, position: number };
-                if let Some(value) = view.get(Family::Done, &at.encode())? {
-                    part.found.push(ended(Whereabouts::Done(at), &value)?);
+                let found = view.get(Family::Done, &at.encode());
+                match found.and_then(|value| value.map(|value| ended(Whereabouts::Done(at), &value)).transpose()) {
+                    Ok(found) => part.found.extend(found),
+                    Err(QueueError::Corrupt(problem)) => {
+                        tracing::error!(?at, problem, "a done entry cannot be read, and is left out");
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             skip = 0;

@@ -194,7 +194,11 @@ fn named(state: &State, entries: &[EntryKey]) -> Result<Vec<EntryRef>, QueueErro
 
 fn has_failed(state: &State, tx: &Tx<'_>, entry: EntryKey) -> Result<bool, QueueError> {
     use gristmill_core::State::{Cancelled, Dead};
-    let found = read::find(tx, state, entry)?;
+    let found = match read::find(tx, state, entry) {
+        // One that cannot be read has not failed, as far as anybody knows.
+        Err(QueueError::Corrupt(_)) => None,
+        found => found?,
+    };
     Ok(found.is_some_and(|found| matches!(found.at.state(), Dead | Cancelled)))
 }
 

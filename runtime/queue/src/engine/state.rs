@@ -320,7 +320,11 @@ impl State {
             let delivery = decode_number_key(key)?;
             let record = LeaseRecord::decode(value)?;
             let deadline = now.monotonic.after(record.deadline.since(now.wall));
-            let lease = read_lease(view, delivery, record.key()?, (record.claimed_at, deadline))?;
+            let key = record.key()?;
+            if key.line.lane == super::keys::Lane::Lost {
+                self.lost_in_flight = Some(delivery);
+            }
+            let lease = read_lease(view, delivery, key, (record.claimed_at, deadline))?;
             self.flight.add(delivery, record.incarnation, Holder::Outside, vec![lease]);
             Ok(())
         })

@@ -51,8 +51,12 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Records of the `Origin` family that expired before `now` may be dropped, whenever it suits the store.
     fn expire_origins(&self, now: Timestamp);
 
-    /// Gives back the space of what was deleted. Slow; called from a thread of its own, from time to time.
-    fn reclaim(&self) -> Result<(), QueueError>;
+    /// Gives back the space of what was deleted. False: some of it is still in use, and is to be given back later.
+    /// Slow; called from a thread of its own, from time to time.
+    fn reclaim(&self) -> Result<bool, QueueError>;
+
+    /// It is about to be dropped: slow work ends early.
+    fn interrupt(&self) {}
 
     /// Writes a copy of everything committed to a new directory. Slow; work goes on meanwhile.
     fn backup(&self, directory: &Path) -> Result<(), QueueError>;
@@ -128,6 +132,8 @@ impl Writes {
 pub(crate) struct Tx<'a> {
     base: &'a dyn View,
     writes: Writes,
+    /// Bytes of keys and values so far.
+    size: usize,
     chunk: Chunk,
     indexes: [RefCell<Option<Index>>; Family::COUNT],
 }
@@ -137,7 +143,7 @@ type Index = BTreeMap<Key, usize>;
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(base: &'a dyn View) -> Self {
-        Self { base, writes: Writes::default(), chunk: Chunk::default(), indexes: Default::default() }
+        Self { base, writes: Writes::default(), size: 0, chunk: Chunk::default(), indexes: Default::default() }
     }
 
     pub(crate) fn put(&mut self, family: Family, key: Key, value: impl Into<Bytes>) {
@@ -163,6 +169,10 @@ impl<'a> Tx<'a> {
     }
 
     fn write(&mut self, family: Family, key: Key, write: Write) {
+        self.size += key.len();
+        if let Write::Put(value) = &write {
+            self.size += value.len();
+        }
         let writes = &mut self.writes.families[family as usize];
         if let Some(index) = self.indexes[family as usize].get_mut() {
             index.insert(key.clone(), writes.len());
@@ -178,6 +188,11 @@ impl<'a> Tx<'a> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.writes.is_empty()
+    }
+
+    /// How many bytes this commit writes so far: keys and values.
+    pub(crate) const fn size(&self) -> usize {
+        self.size
     }
 
     pub(crate) fn into_writes(self) -> Writes {

@@ -9,7 +9,6 @@ use gristmill_core::{Outcome, State as EntryState};
 use super::Now;
 use super::done;
 use super::due::DueValue;
-use super::ids::EntryKey;
 use super::keys::{DueKey, Family, Lane, Meta, QueueId};
 use super::log;
 use super::moves::{self, BodyOf};
@@ -107,8 +106,9 @@ pub(crate) fn due(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progre
         tx.put(Family::Meta, Meta::DueCursor.encode(), Bytes::copy_from_slice(&state.due_cursor));
     }
     for (key, value) in &found {
-        match fire(state, tx, *key, value, now) {
-            Ok(()) => {}
+        match look(tx, state, *key, value) {
+            Ok(Some(due)) => fire(state, tx, *key, due, now)?,
+            Ok(None) => {}
             Err(QueueError::Corrupt(problem)) => {
                 tracing::error!(?key, problem, "what is due cannot be read; it is left where it is");
             }
@@ -118,16 +118,40 @@ pub(crate) fn due(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progre
     Ok(Progress::of(found.len()))
 }
 
-fn fire(state: &mut State, tx: &mut Tx<'_>, key: DueKey, value: &Bytes, now: Now) -> Result<(), QueueError> {
+/// What is due.
+enum Due {
+    Entry(Found),
+    /// The entry whose life ends, if it is anywhere.
+    EndOfLife(Option<Found>),
+    Key(String),
+    /// Its queue was deleted.
+    Nothing,
+}
+
+/// Everything about it that may turn out to be unreadable, before anything is changed.
+fn look(tx: &Tx<'_>, state: &State, key: DueKey, value: &Bytes) -> Result<Option<Due>, QueueError> {
     if tx.get(Family::Due, &key.encode())?.is_none() {
         // A timer before it in the same sweep has ended the entry.
-        return Ok(());
+        return Ok(None);
     }
-    match DueValue::decode(value)? {
+    Ok(Some(match DueValue::decode(value)? {
         DueValue::Entry(record) => {
             let past = read::place(tx, record.number)?.past;
             let at = read::Whereabouts::Due(key);
-            let found = Found { at, queue: key.queue, record, past, placed: true, result: None };
+            Due::Entry(Found { at, queue: key.queue, record, past, placed: true, result: None })
+        }
+        DueValue::Timer(_) if !state.queues.contains_key(&key.queue) => Due::Nothing,
+        DueValue::Timer(TimerRecord::TimeToLive(entry)) => Due::EndOfLife(read::find(tx, state, entry)?),
+        DueValue::Timer(TimerRecord::Key(name)) => Due::Key(name),
+    }))
+}
+
+fn fire(state: &mut State, tx: &mut Tx<'_>, key: DueKey, due: Due, now: Now) -> Result<(), QueueError> {
+    if !matches!(due, Due::Entry(_)) {
+        tx.delete(Family::Due, key.encode());
+    }
+    match due {
+        Due::Entry(found) => {
             let hand = moves::take(state, tx, found, now)?;
             let held = hand.record.key().filter(|_| hand.past.holds_key);
             match held.map(|name| ordering::again(state, tx, key.queue, name, now)).transpose()? {
@@ -136,21 +160,14 @@ fn fire(state: &mut State, tx: &mut Tx<'_>, key: DueKey, value: &Bytes, now: Now
                 Some(Some(later)) => moves::put_due(state, tx, hand, later),
             }
         }
-        DueValue::Timer(timer) => {
-            tx.delete(Family::Due, key.encode());
-            match timer {
-                // Its queue may have been deleted since.
-                _ if !state.queues.contains_key(&key.queue) => Ok(()),
-                TimerRecord::TimeToLive(entry) => end_of_life(state, tx, entry, now),
-                TimerRecord::Key(name) => ordering::timer(state, tx, key.queue, &name, key.time, now),
-            }
-        }
+        Due::EndOfLife(Some(found)) => end_of_life(state, tx, found, now),
+        Due::Key(name) => ordering::timer(state, tx, key.queue, &name, key.time, now),
+        Due::EndOfLife(None) | Due::Nothing => Ok(()),
     }
 }
 
 /// An entry that nobody has ever claimed is dead.
-fn end_of_life(state: &mut State, tx: &mut Tx<'_>, entry: EntryKey, now: Now) -> Result<(), QueueError> {
-    let Some(found) = read::find(tx, state, entry)? else { return Ok(()) };
+fn end_of_life(state: &mut State, tx: &mut Tx<'_>, found: Found, now: Now) -> Result<(), QueueError> {
     let waits = matches!(found.at.state(), EntryState::Scheduled | EntryState::Waiting | EntryState::Ready);
     let in_time = found.record.dies_at.is_some_and(|dies_at| dies_at > now.wall);
     if !waits || in_time || !found.past.is_empty() {

@@ -152,10 +152,14 @@ impl Watchers {
         let keys: Vec<_> =
             self.0.iter().filter(|(_, watchers)| watchers.iter().any(over)).map(|(key, _)| *key).collect();
         for key in keys {
-            let now = read::find(&batch.tx, state, key)?.map(|found| found.at.state());
+            let now = match read::find(&batch.tx, state, key) {
+                Ok(found) => Ok(found.map_or(WaitReply::Unknown, |found| WaitReply::Pending(found.at.state()))),
+                Err(error @ QueueError::Corrupt(_)) => Err(error),
+                Err(error) => return Err(error),
+            };
             let Some(watchers) = self.0.get_mut(&key) else { continue };
             for watcher in watchers.extract_if(.., |watcher| over(watcher)) {
-                let _ = watcher.answer.send(Ok(now.map_or(WaitReply::Unknown, WaitReply::Pending)));
+                let _ = watcher.answer.send(now.clone());
             }
             if watchers.is_empty() {
                 self.0.remove(&key);

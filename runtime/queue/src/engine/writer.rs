@@ -28,6 +28,8 @@ use crate::contract::{Confirm, DeadLetter, Extend, ExtendReply, LeaseToken, Queu
 
 /// The most commands that one commit covers.
 const MAX_COMMANDS: usize = 1_024;
+/// A commit that has grown to so many bytes takes no further commands.
+const MAX_BYTES: usize = 16 << 20;
 /// A commit ends before it uses more than this share of the reserved numbers.
 const MIN_NUMBERS: u64 = 1 << 19;
 /// How often retention looks for old entries.
@@ -137,12 +139,13 @@ impl Writer {
         self.watchers.refuse(&error);
         self.operations.refuse(&error);
         let Self { store, syncer, janitor, shared, closing, .. } = self;
-        let synced = syncer.finish();
-        drop(janitor);
         shared.set(match &failed {
             Some(error) => Opening::Failed(error.clone()),
             None => Opening::Closed,
         });
+        let synced = syncer.finish();
+        store.interrupt();
+        drop(janitor);
         // Closed before it is answered: whoever waits for the answer may open the store again.
         drop(store);
         match (failed, closing) {
@@ -159,7 +162,10 @@ impl Writer {
     /// Waits for a command or for something to become due. `None`: nobody can send any more.
     fn next_command(&self, commands: &Receiver<Envelope>) -> Option<Option<Envelope>> {
         if !self.orphans.is_empty() || self.more == Progress::More {
-            return Some(commands.try_recv().ok());
+            return match commands.try_recv() {
+                Err(TryRecvError::Disconnected) => None,
+                received => Some(received.ok()),
+            };
         }
         let since = Instant::now();
         while since.elapsed() < LOOK_OUT {
@@ -207,7 +213,9 @@ impl Writer {
         let store = self.store.clone();
         let mut batch = Batch::new(Tx::new(store.current()), self.now());
         let result = self.fill(&mut batch, first, commands);
+        // First those whose entry has ended: it is not too late for them.
         self.watchers.release(&mut self.state.effects.ended, &mut batch);
+        let result = result.and_then(|()| self.watchers.dismiss(&self.state, &batch));
         let result = result.and_then(|()| self.state.finish(&mut batch.tx, batch.now));
         let Batch { tx, on_commit, mut on_sync, .. } = batch;
         let wrote = !tx.is_empty();
@@ -290,13 +298,17 @@ impl Writer {
             self.apply(batch, command)?;
             drop(permit);
             count += 1;
-            if count < MAX_COMMANDS && self.state.numbers_left() > MIN_NUMBERS && self.closing.is_none() {
+            if count < MAX_COMMANDS
+                && batch.tx.size() < MAX_BYTES
+                && self.state.numbers_left() > MIN_NUMBERS
+                && self.closing.is_none()
+            {
                 next = commands.try_recv().ok();
             }
         }
         let served = self.waiters.serve(&mut self.state, batch, &mut self.filters)?;
         self.more = self.more.and(served);
-        self.watchers.dismiss(&self.state, batch)
+        Ok(())
     }
 
     fn release_orphans(&mut self, batch: &mut Batch<'_>) -> Result<(), QueueError> {
@@ -427,7 +439,13 @@ impl Writer {
         answer: Answer<WaitReply>,
     ) -> Result<(), QueueError> {
         let key = EntryKey::parse(entry, self.state.salt);
-        let found = key.map(|key| read::find(&batch.tx, &self.state, key)).transpose()?.flatten();
+        let found = match key.map(|key| read::find(&batch.tx, &self.state, key)).transpose() {
+            Err(error @ QueueError::Corrupt(_)) => {
+                batch.answer_on_commit(answer, Err(error));
+                return Ok(());
+            }
+            found => found?.flatten(),
+        };
         match (key, found) {
             (Some(_), Some(found)) if found.at.state().has_ended() => {
                 // It may have ended a moment ago: that is to be durable before anybody relies on it.

@@ -1,5 +1,6 @@
 //! Backup and restore: a checkpoint of the running store, and a store made of one.
 
+use std::fs::File;
 use std::path::Path;
 
 use rocksdb::checkpoint::Checkpoint;
@@ -46,16 +47,59 @@ pub(super) fn restore(backup: &Path, directory: &Path) -> Result<(), QueueError>
         )));
     }
     std::fs::create_dir_all(directory).map_err(|error| at(directory, error))?;
+    let mark = directory.join(RESTORED);
+    std::fs::write(&mark, b"").and_then(|()| sync(&mark)).map_err(|error| at(&mark, error))?;
+    let mut names = Vec::new();
     for entry in std::fs::read_dir(backup).map_err(|error| at(backup, error))? {
-        let entry = entry.map_err(|error| at(backup, error))?;
-        let name = entry.file_name();
-        if name == holder::FILE || name == synced::FILE || name == "LOCK" {
-            continue;
-        }
-        let to = directory.join(&name);
-        std::fs::copy(entry.path(), &to).map_err(|error| at(&to, error))?;
+        names.push(entry.map_err(|error| at(backup, error))?.file_name());
     }
-    jump_ahead(directory)
+    names.retain(|name| name != holder::FILE && name != synced::FILE && name != "LOCK");
+    // What makes it a store comes last.
+    names.sort_by_key(|name| name == "CURRENT");
+    for name in names {
+        let to = directory.join(&name);
+        std::fs::copy(backup.join(&name), &to).and_then(|_| sync(&to)).map_err(|error| at(&to, error))?;
+    }
+    sync(directory).map_err(|error| at(directory, error))?;
+    let settings = Settings {
+        durability: Durability::Fsync,
+        disk_reserve: 0,
+        on_loss: OnLoss::Refuse,
+        write_buffer: 16 << 20,
+        cache: 8 << 20,
+        create: false,
+    };
+    Rocks::open(directory, &settings).map(drop)
+}
+
+fn sync(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Stands in a directory that is being restored, until what it issues differs from what the original does.
+const RESTORED: &str = "RESTORED";
+
+pub(super) fn is_restored(directory: &Path) -> bool {
+    directory.join(RESTORED).exists()
+}
+
+/// Refuses what a restore that was interrupted has left.
+pub(super) fn check_restored(directory: &Path) -> Result<(), QueueError> {
+    if is_restored(directory) && !directory.join("CURRENT").exists() {
+        return Err(QueueError::Corrupt(format!(
+            "restoring into {} was interrupted: empty it, and restore again",
+            directory.display()
+        )));
+    }
+    Ok(())
+}
+
+/// See [`jump_ahead`].
+pub(super) fn has_jumped(directory: &Path) -> Result<(), QueueError> {
+    match std::fs::remove_file(directory.join(RESTORED)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at(directory, error)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether it holds a store of ours.
@@ -70,17 +114,9 @@ fn check_backup(backup: &Path) -> Result<(), QueueError> {
     }
 }
 
-/// The store that the backup is of goes on: what this one issues must differ from what that one does.
-fn jump_ahead(directory: &Path) -> Result<(), QueueError> {
-    let settings = Settings {
-        durability: Durability::Fsync,
-        disk_reserve: 0,
-        on_loss: OnLoss::Refuse,
-        write_buffer: 16 << 20,
-        cache: 8 << 20,
-        create: false,
-    };
-    let store = Rocks::open(directory, &settings)?;
+/// What the store issues from now on differs from what it may have issued and forgotten, and from what the store issues
+/// that it is a copy of.
+pub(super) fn jump_ahead(store: &Rocks) -> Result<(), QueueError> {
     let key = Meta::Reserved.encode();
     let reserved = match store.current().get(Family::Meta, &key)? {
         Some(bytes) => NumberRecord::decode(&bytes)?.0,

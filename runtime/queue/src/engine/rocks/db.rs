@@ -50,7 +50,9 @@ impl Rocks {
         if settings.create {
             std::fs::create_dir_all(directory)
                 .map_err(|error| QueueError::Unavailable(format!("cannot create {}: {error}", directory.display())))?;
-        } else if !directory.join("CURRENT").exists() {
+        }
+        copies::check_restored(directory)?;
+        if !settings.create && !directory.join("CURRENT").exists() {
             let problem = format!("the store in {} is gone; it is used again when it is back", directory.display());
             return Err(QueueError::Unavailable(problem));
         }
@@ -62,7 +64,7 @@ impl Rocks {
         let db = DB::open_cf_descriptors(&database(settings), directory, families(settings, &expired))
             .map_err(|error| explain(directory, &error))?;
         snags.forget();
-        let synced = Synced::open(directory, db.latest_sequence_number(), settings.on_loss)?;
+        let (synced, is_whole) = Synced::open(directory, db.latest_sequence_number(), settings.on_loss)?;
         let store = Self {
             db: Arc::new(db),
             directory: directory.to_owned(),
@@ -77,6 +79,10 @@ impl Rocks {
             _holder: holder,
         };
         room::take(directory, store.log_size());
+        if !is_whole || copies::is_restored(directory) {
+            copies::jump_ahead(&store)?;
+            copies::has_jumped(directory)?;
+        }
         Ok(store)
     }
 
@@ -244,19 +250,20 @@ impl Store for Rocks {
                     Write::Delete => batch.delete_cf(cf, key),
                 }
             }
-            if family == Family::Body {
-                let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
-                for (key, _) in writes.iter().filter(|(_, write)| *write == Write::Delete) {
-                    freed.add(key);
-                }
-            }
         }
         let mut written = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if *written > self.log_size() {
             self.begin_log(&mut written)?;
         }
         *written += batch.size_in_bytes() as u64;
-        self.db.write(batch).map_err(|error| unavailable(&error))
+        self.db.write(batch).map_err(|error| unavailable(&error))?;
+        let bodies = writes.family(Family::Body);
+        if !bodies.is_empty() {
+            // After the deletions: space that is given back in between must not count as given back.
+            let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
+            bodies.iter().filter(|(_, write)| *write == Write::Delete).for_each(|(key, _)| freed.add(key));
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), QueueError> {
@@ -282,10 +289,14 @@ impl Store for Rocks {
         self.expired.store(now.as_micros(), Ordering::Relaxed);
     }
 
-    fn reclaim(&self) -> Result<(), QueueError> {
+    fn interrupt(&self) {
+        self.db.cancel_all_background_work(false);
+    }
+
+    fn reclaim(&self) -> Result<bool, QueueError> {
         let freed = std::mem::take(&mut *self.freed.lock().unwrap_or_else(PoisonError::into_inner));
         let (from, to) = match &freed {
-            Freed::Nothing => return Ok(()),
+            Freed::Nothing => return Ok(true),
             Freed::Bodies(first, last) => (Some(first), Some(last)),
             Freed::Unknown => (None, None),
         };
@@ -295,7 +306,7 @@ impl Store for Rocks {
         if is_seen || reclaimed.is_err() {
             self.freed.lock().unwrap_or_else(PoisonError::into_inner).merge(freed);
         }
-        reclaimed
+        reclaimed.map(|()| !is_seen)
     }
 
     fn backup(&self, directory: &Path) -> Result<(), QueueError> {

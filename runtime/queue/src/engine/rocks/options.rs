@@ -33,7 +33,7 @@ pub(super) fn database(settings: &Settings) -> Options {
     // More than ever comes together: the store begins a new log before that (see `Rocks::begin_log`).
     let limit = settings.write_buffer.saturating_mul(2).saturating_add(BLOCKS);
     options.set_db_write_buffer_size(usize::try_from(limit).unwrap_or(usize::MAX));
-    options.set_max_total_wal_size(MAX_LOG);
+    options.set_max_total_wal_size(MAX_LOG.max(settings.write_buffer.saturating_mul(4)));
     // What follows the first damaged record of the log is dropped; that nothing synced was among it is checked apart.
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     // Logs are not recycled: they would keep the size of the largest body that ever was in them (see `room`).
@@ -60,7 +60,9 @@ pub(super) fn families(settings: &Settings, expired: &ExpiredBefore) -> Vec<Colu
 
 fn family_options(family: Family, settings: &Settings, cache: &Cache, expired: &ExpiredBefore) -> Options {
     let mut options = Options::default();
-    options.set_write_buffer_size(usize::try_from(settings.write_buffer).unwrap_or(usize::MAX));
+    // Never full, whatever is written: the store begins a new log before that.
+    let limit = settings.write_buffer.saturating_mul(2);
+    options.set_write_buffer_size(usize::try_from(limit).unwrap_or(usize::MAX));
     options.set_compression_type(DBCompressionType::Lz4);
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);

@@ -1,8 +1,11 @@
-//! Damage to a log on which RocksDB never stops reading, found and made harmless before it reads.
+//! Damage to a log that RocksDB's reader does not see, or never gets past; made visible before it reads.
 //!
 //! Where a record should begin, a damaged log may hold what looks like a record of a recycled log. RocksDB's reader
 //! takes that for damage, but does not get past it: it reads it again, for ever. With another kind of record there it
 //! reports the damage, as it does everywhere else.
+//!
+//! And where a part of the log was never written, so that it reads as zeros, the reader goes on behind it without a word:
+//! what comes after a hole would be applied without what was in it.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -70,35 +73,58 @@ fn logs(directory: &Path) -> impl Iterator<Item = PathBuf> {
     files.filter(|path| path.extension().is_some_and(|end| end == "log"))
 }
 
-/// Where a log has a kind of record that makes RocksDB stick, and which.
+/// Where a log has a kind of record that must not be read as such, and which.
 fn find(log: &Path) -> io::Result<Vec<(u64, u8)>> {
     let mut file = File::open(log)?;
     let mut found = Vec::new();
     let mut block = Vec::with_capacity(BLOCK);
     let mut start = 0;
+    let mut has_ended = false;
     loop {
         block.clear();
         if file.by_ref().take(BLOCK as u64).read_to_end(&mut block)? == 0 {
             return Ok(found);
         }
-        found.extend(in_block(&block).map(|(at, kind)| (start + at as u64, kind)));
+        let end = walk(&block);
+        let snag = match (end, block.get(KIND)) {
+            (End::Snag(at, kind), _) => Some((at, kind)),
+            // Behind a hole.
+            (_, Some(&kind)) if has_ended && !is_zero(&block) => Some((KIND, kind)),
+            _ => None,
+        };
+        found.extend(snag.map(|(at, kind)| (start + at as u64, kind)));
+        has_ended |= end == End::Zeros;
         start += block.len() as u64;
     }
 }
 
-/// The first such place of a block; what is behind it there is not read.
-fn in_block(block: &[u8]) -> Option<(usize, u8)> {
+fn is_zero(block: &[u8]) -> bool {
+    block.iter().take(HEADER).all(|byte| *byte == 0)
+}
+
+/// How the records of a block end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// With the block, or with damage that is seen.
+    Whole,
+    /// Nothing was written from there on.
+    Zeros,
+    /// With a kind at this place that the reader does not get past.
+    Snag(usize, u8),
+}
+
+fn walk(block: &[u8]) -> End {
     let mut at = 0;
     while let Some(&[_, _, _, _, low, high, kind]) = block.get(at..).and_then(<[u8]>::first_chunk::<HEADER>) {
         match kind {
             // Full, first, middle and last records that may be written over older ones; a log's timestamps and
             // predecessor, the same way.
-            5..=8 | 11 | 131 => return Some((at + KIND, kind)),
-            0 if low == 0 && high == 0 => return None,
+            5..=8 | 11 | 131 => return End::Snag(at + KIND, kind),
+            0 if low == 0 && high == 0 => return End::Zeros,
             _ => at += HEADER + usize::from(u16::from_le_bytes([low, high])),
         }
     }
-    None
+    End::Whole
 }
 
 #[cfg(test)]
@@ -112,11 +138,29 @@ mod tests {
 
     #[test]
     fn snags_are_where_records_begin() {
-        assert_eq!(in_block(&[record(1, 9), record(5, 3)].concat()), Some((16 + KIND, 5)));
+        assert_eq!(walk(&[record(1, 9), record(5, 3)].concat()), End::Snag(16 + KIND, 5));
         // The same bytes inside a record are its own affair.
-        assert_eq!(in_block(&[record(1, 8), record(4, 0), vec![5; 6]].concat()), None);
-        assert_eq!(in_block(&[record(2, 100), vec![0; 50], record(5, 3)].concat()), None);
-        assert_eq!(in_block(&[]), None);
+        assert_eq!(walk(&[record(1, 8), record(4, 0), vec![5; 6]].concat()), End::Whole);
+        assert_eq!(walk(&[record(2, 100), vec![0; 50], record(5, 3)].concat()), End::Zeros);
+        assert_eq!(walk(&[]), End::Whole);
+    }
+
+    #[test]
+    fn what_is_behind_a_hole_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("000004.log");
+        let block = |first: u8| [record(first, 100), vec![0; BLOCK - HEADER - 100]].concat();
+        let whole = record(1, u16::try_from(BLOCK - HEADER).unwrap());
+        for (blocks, expected) in [
+            (vec![whole.clone(), block(1)], None),
+            (vec![whole.clone(), block(1), vec![0; BLOCK]], None),
+            (vec![block(1), whole.clone()], Some((BLOCK + KIND, 1))),
+            (vec![whole.clone(), vec![0; BLOCK], block(2)], Some((2 * BLOCK + KIND, 2))),
+        ] {
+            std::fs::write(&log, blocks.concat()).unwrap();
+            let found = find(&log).unwrap();
+            assert_eq!(found.first().copied(), expected.map(|(at, kind)| (at as u64, kind)));
+        }
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub(super) struct Synced {
 }
 
 impl Synced {
-    /// Compares what the store holds with what it is known to have held.
-    pub(super) fn open(directory: &Path, sequence: u64, on_loss: OnLoss) -> Result<Self, QueueError> {
+    /// Compares what the store holds with what it is known to have held. False: it has lost something, or may have.
+    pub(super) fn open(directory: &Path, sequence: u64, on_loss: OnLoss) -> Result<(Self, bool), QueueError> {
         let path = directory.join(FILE);
         let failed = |error: std::io::Error| QueueError::Unavailable(format!("{}: {error}", path.display()));
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
@@ -32,15 +32,17 @@ impl Synced {
         if noted.is_none() && file.metadata().map_err(failed)?.len() > 0 {
             tracing::warn!(file = %path.display(), "it cannot be read; a loss of synced commits would not be noticed this time");
         }
+        let mut is_whole = noted.is_some() || sequence == 0;
         if let Err(loss) = Self::compare(directory, noted.unwrap_or(0), sequence) {
             if on_loss == OnLoss::Refuse {
                 return Err(loss);
             }
             tracing::warn!(%loss, "accepted");
+            is_whole = false;
         }
         let synced = Self { file };
         synced.note(sequence);
-        Ok(synced)
+        Ok((synced, is_whole))
     }
 
     /// Up to where the store is known to have been on stable storage, if anything legible is noted.
@@ -93,18 +95,18 @@ mod tests {
     #[test]
     fn a_store_that_holds_less_than_was_synced_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        Synced::open(directory.path(), 0, OnLoss::Refuse).unwrap().note(1_000);
+        Synced::open(directory.path(), 0, OnLoss::Refuse).unwrap().0.note(1_000);
         let error = Synced::open(directory.path(), 988, OnLoss::Refuse).err().unwrap().to_string();
         assert!(error.contains("lost 12 writes") && error.contains("--accept-loss"), "{error}");
-        assert!(Synced::open(directory.path(), 1_000, OnLoss::Refuse).is_ok());
-        assert!(Synced::open(directory.path(), 988, OnLoss::Accept).is_ok());
-        assert!(Synced::open(directory.path(), 988, OnLoss::Refuse).is_ok(), "accepted once is enough");
+        assert!(Synced::open(directory.path(), 1_000, OnLoss::Refuse).unwrap().1);
+        assert!(!Synced::open(directory.path(), 988, OnLoss::Accept).unwrap().1);
+        assert!(Synced::open(directory.path(), 988, OnLoss::Refuse).unwrap().1, "accepted once is enough");
     }
 
     #[test]
     fn a_garbled_note_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join(FILE), [7; LEN]).unwrap();
-        assert!(Synced::open(directory.path(), 1, OnLoss::Refuse).is_ok());
+        assert!(!Synced::open(directory.path(), 1, OnLoss::Refuse).unwrap().1);
     }
 }

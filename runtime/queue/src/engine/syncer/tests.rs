@@ -92,8 +92,8 @@ impl Store for Disk {
 
     fn expire_origins(&self, _: gristmill_core::Timestamp) {}
 
-    fn reclaim(&self) -> Result<(), QueueError> {
-        Ok(())
+    fn reclaim(&self) -> Result<bool, QueueError> {
+        Ok(true)
     }
 
     fn backup(&self, _: &std::path::Path) -> Result<(), QueueError> {
