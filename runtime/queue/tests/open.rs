@@ -326,3 +326,26 @@ async fn a_directory_that_vanishes_is_an_error() {
     let closed = tokio::time::timeout(PATIENCE, engine.close()).await.expect("it closes");
     assert!(matches!(closed, Err(QueueError::Unavailable(_))), "{closed:?}");
 }
+
+#[tokio::test]
+async fn what_an_interrupted_restore_leaves_is_no_store_of_the_same_numbers() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let engine = open(&at("original")).unwrap();
+    engine.configure(queue(), QueueOptions::default()).await.unwrap();
+    engine.backup(&at("backup")).await.unwrap();
+    // Stopped before the last file was there; stopped before it was made another store.
+    for (name, is_whole) in [("half", false), ("whole", true)] {
+        copy(&at("backup"), &at(name));
+        std::fs::write(at(name).join("RESTORED"), "").unwrap();
+        if !is_whole {
+            std::fs::remove_file(at(name).join("CURRENT")).unwrap();
+        }
+    }
+    let error = refusal(&at("half"));
+    assert!(error.contains("restore again"), "{error}");
+    let whole = open(&at("whole")).unwrap();
+    let issued = [issue(&engine, 0..10).await, issue(&whole, 0..10).await];
+    let entries: BTreeSet<_> = issued.iter().flat_map(|(entries, _)| entries).collect();
+    assert_eq!(entries.len(), 20, "an id was issued twice");
+}

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gristmill_core::{EntryId, State};
-use gristmill_queue::{Claim, Engine, List, OnLoss, Queue, QueueError, QueueOptions, RocksDb};
+use gristmill_core::{EntryId, Outcome, State};
+use gristmill_queue::{
+    Claim, Confirm, Engine, Holder, List, OnLoss, Queue, QueueError, QueueOptions, RocksDb, Settle, SettleReply,
+};
 
 use super::{copy, data, entries, logs, open, options, publish, queue, refusal};
 
@@ -135,6 +137,39 @@ async fn a_store_that_lost_something_is_refused_as_it_is_and_opened_if_that_is_a
         assert_eq!(entries(&engine).await.len(), kept + 5, "{damage:?}");
         drop(engine);
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
+
+/// A token that was given out before the loss, and forgotten with it, is not issued for another delivery.
+#[tokio::test]
+async fn what_was_issued_before_an_accepted_loss_is_fenced() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (original, killed) = (scratch.path().join("original"), scratch.path().join("killed"));
+    let engine = open(&original).unwrap();
+    engine.configure(queue(), QueueOptions::default()).await.unwrap();
+    engine.reclaim().await.unwrap();
+    engine.close().await.unwrap();
+    drop(engine);
+    let claim = || Claim { holder: Holder::Outside, ..Claim::new(queue(), 100) };
+    let engine = open(&original).unwrap();
+    publish(&engine, 0..5).await;
+    let before = engine.claim(claim()).await.unwrap();
+    publish(&engine, 5..6).await;
+    copy(&original, &killed);
+    drop(engine);
+
+    for log in logs(&killed) {
+        Damage::Cut(0).happens_to(&log);
+    }
+    let engine = RocksDb::open(&killed, options(OnLoss::Accept)).unwrap();
+    engine.configure(queue(), QueueOptions::default()).await.unwrap();
+    publish(&engine, 10..15).await;
+    assert_eq!(engine.claim(claim()).await.unwrap().len(), 5);
+    assert_eq!(before.len(), 5);
+    for delivery in before {
+        let ack = Settle::new(delivery.lease, Outcome::Ack { result: None });
+        let reply = engine.settle(vec![ack], Confirm::Committed).await.unwrap().remove(0);
+        assert!(matches!(reply, SettleReply::Unknown | SettleReply::StaleLease), "{reply:?}");
     }
 }
 
