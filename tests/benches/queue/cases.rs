@@ -6,13 +6,9 @@ use std::time::{Duration, Instant};
 use gristmill_core::Outcome;
 use gristmill_queue::{Claim, Confirm, Queue, Settle};
 
-use crate::BATCH;
 use crate::rig::{Setting, events, fill, micros, name, open, open_without_sync, percentile, rate};
+use crate::{BATCH, EVENTS, SINGLES};
 
-/// Events of a run in batches.
-const EVENTS: usize = 64 * BATCH;
-/// Events of a run one at a time.
-const SINGLES: usize = 1_000;
 const PUBLISHERS: usize = 64;
 const WAKE_UPS: usize = 2_000;
 

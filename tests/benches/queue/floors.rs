@@ -7,10 +7,8 @@ use std::time::Instant;
 use rocksdb::{DB, IteratorMode, Options, WriteBatch};
 
 use crate::rig::{micros, percentile, rate};
-use crate::{BATCH, PAYLOAD};
+use crate::{BATCH, EVENTS, PAYLOAD, SINGLES};
 
-const EVENTS: usize = 64 * BATCH;
-const SINGLES: usize = 1_000;
 /// An entry's key and value, as the queue stores them.
 const KEY: usize = 14;
 const ENTRY: usize = 36 + 4 + 34 + 1 + PAYLOAD;

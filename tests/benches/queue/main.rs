@@ -1,8 +1,8 @@
 //! Part of `make bench`: the embedded queue beside floors that do only the unavoidable work, and beside itself with much
 //! behind it.
 //!
-//! Every case runs interleaved with its floor, [`RUNS`] times, on the same machine; medians of the runs' ratios are
-//! reported. Only ratios mean something on a shared machine. Arguments choose cases by a part of their name.
+//! Every case runs interleaved with its floor, [`RUNS`] times unless its line says otherwise, on the same machine; medians
+//! of the runs' ratios are reported. Only ratios mean something on a shared machine. Arguments choose cases by a part of their name.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark: whatever fails ends it")]
 #![allow(missing_docs, reason = "a program")]
 
@@ -22,6 +22,10 @@ const RUNS: usize = 7;
 const PAYLOAD: usize = 256;
 /// Events in a batch.
 const BATCH: usize = 256;
+/// Events of a run in batches.
+const EVENTS: usize = 64 * BATCH;
+/// Events of a run one at a time.
+const SINGLES: usize = 1_000;
 
 fn main() {
     if backlog::run_child() {

@@ -51,7 +51,8 @@ pub(crate) struct Line {
     pub(crate) unit: &'static str,
     pub(crate) value: f64,
     pub(crate) floor: f64,
-    pub(crate) floor_is: &'static str,
+    /// And how often it was measured, if not [`RUNS`] times.
+    pub(crate) floor_is: String,
     pub(crate) ratio: f64,
     pub(crate) target: Target,
 }
@@ -84,7 +85,7 @@ impl Report {
             unit: case.unit,
             value: median(values),
             floor: median(floors),
-            floor_is: case.floor_is,
+            floor_is: case.floor_is.to_owned(),
             ratio,
             target: case.target,
         });
@@ -104,7 +105,7 @@ impl Report {
             Setting::Defaults => "all defaults",
         };
         println!(
-            "\nrocksdb, fsync unless it says otherwise, {with}; payload {PAYLOAD} B, batches of {BATCH}; medians of {RUNS} interleaved runs"
+            "\nrocksdb, fsync, {with}; payload {PAYLOAD} B, batches of {BATCH}; medians of {RUNS} interleaved runs unless it says otherwise"
         );
         println!("{:<34} {:>12} {:>12} {:>8} {:>8}      floor", "case", "value", "floor", "ratio", "target");
         for line in &self.lines {

@@ -57,7 +57,7 @@ pub(crate) async fn open_without_sync(directory: &Path, setting: Setting) -> Eng
     open(directory, EngineOptions { durability: Durability::Os, ..setting.options() }).await
 }
 
-/// Publishes `events` in batches.
+/// Publishes so many events, in batches.
 pub(crate) async fn fill(queue: &dyn Queue, count: usize) {
     for first in (0..count).step_by(BATCH) {
         let batch = events(first, BATCH.min(count - first));

@@ -51,7 +51,7 @@ pub(super) fn measure(runtime: &Runtime, parent: &Path, many: usize) -> Vec<Line
         unit: "µs",
         value: median(counted.iter().map(|(aged, _)| of(aged)).collect()),
         floor: median(counted.iter().map(|(_, new)| of(new)).collect()),
-        floor_is: "the first 100,000 events of a store; without fsync, 14 pairs",
+        floor_is: format!("the first {} events of a store; without fsync, {WINDOWS} pairs", words(WINDOW)),
         ratio: median(counted.iter().map(|(aged, new)| of(aged) / of(new)).collect()),
         target,
     };

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use gristmill_queue::{Claim, EngineOptions, Queue, RocksDb};
 
-use super::store::{Filled, Source, options, turn};
+use super::store::{FEW, Filled, Source, options, turn};
 use super::words;
 use crate::BATCH;
 use crate::report::{Line, Target};
@@ -59,7 +59,7 @@ pub(super) fn memory(large: &Filled, small: &Filled, many: usize) -> Line {
         unit: "MiB",
         value: more,
         floor: LIMIT,
-        floor_is: "64 MiB over that with 1,000 waiting; 5 pairs of processes",
+        floor_is: format!("{LIMIT} MiB over that with {} waiting; {CHILDREN} pairs of processes", words(FEW)),
         ratio: more / LIMIT,
         target: Target::AtMost(1.0),
     }
@@ -92,7 +92,7 @@ pub(super) fn opening(large: &Filled, many: usize) -> Line {
         unit: "ms",
         value: took,
         floor: LIMIT,
-        floor_is: "2 s, first stats and first claim included; 5 processes",
+        floor_is: format!("{LIMIT} ms, first stats and first claim included; {CHILDREN} processes"),
         ratio: took / LIMIT,
         target: Target::AtMost(1.0),
     }

@@ -34,7 +34,7 @@ pub(super) fn measure(runtime: &Runtime, large: &Filled, small: &Filled, many: u
         unit: "events/s",
         value: median(counted.iter().map(|(large, _)| *large).collect()),
         floor: median(counted.iter().map(|(_, small)| *small).collect()),
-        floor_is: "with 1,000 waiting; without fsync, 28 pairs",
+        floor_is: format!("with {} waiting; without fsync, {PAIRS} pairs", words(FEW)),
         ratio: median(counted.iter().map(|(large, small)| large / small).collect()),
         target: Target::AtLeast(0.9),
     }
