@@ -115,7 +115,7 @@ const VALUES: [(&str, Family, Decoder); 22] = [
     ("ordering key", Family::Key, record::<KeyRecord>),
     ("timer", Family::Due, |b| record::<TimerRecord>(&b.slice(b.len().min(1)..))),
     ("origin", Family::Origin, |b| {
-        let _ = super::rocks::is_expired(b, Timestamp::EPOCH);
+        let _ = OriginRecord::is_expired(b, Timestamp::EPOCH);
         if let Ok(origin) = OriginRecord::decode(b) {
             let mut bytes = bytes::BytesMut::new();
             OriginRecord::encode_into(origin.expires_at, &origin.entries, &mut bytes);

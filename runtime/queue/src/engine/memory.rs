@@ -10,7 +10,7 @@ use bytes::Bytes;
 use gristmill_core::Timestamp;
 
 use super::keys::{Family, Key};
-use super::rocks::is_expired;
+use super::records::OriginRecord;
 use super::store::{Snapshot, Space, Store, View, Visit, Write, Writes};
 use super::{Engine, EngineOptions};
 use crate::contract::{Durability, QueueError};
@@ -179,7 +179,7 @@ impl Store for Shared {
         let mut rest = state.maps.family(Family::Origin).range(from..);
         let looked_at = rest.by_ref().take(EXPIRE_AT_ONCE);
         let expired: Vec<Key> =
-            looked_at.filter(|(_, value)| is_expired(value, now)).map(|(key, _)| key.clone()).collect();
+            looked_at.filter(|(_, value)| OriginRecord::is_expired(value, now)).map(|(key, _)| key.clone()).collect();
         // At the end: the next call begins anew.
         state.origins_from = rest.next().map(|(key, _)| key.clone()).unwrap_or_default();
         if !expired.is_empty() {

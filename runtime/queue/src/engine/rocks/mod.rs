@@ -24,9 +24,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::EngineOptions;
 use super::handle::Engine;
 use super::store::Store;
-use super::{EngineOptions, records};
 use crate::contract::{Durability, QueueError};
 
 /// The embedded, durable engine: one RocksDB database in a directory of its own.
@@ -98,16 +98,6 @@ struct Settings {
     cache: u64,
     /// Whether there need not be a store yet.
     create: bool,
-}
-
-/// Whether a record of the `Origin` family may go. One that cannot be read stays.
-pub(super) fn is_expired(value: &[u8], now: gristmill_core::Timestamp) -> bool {
-    match value.split_first() {
-        Some((&records::VERSION, rest)) => {
-            rest.first_chunk::<8>().is_some_and(|expires_at| u64::from_le_bytes(*expires_at) <= now.as_micros())
-        }
-        _ => false,
-    }
 }
 
 fn unavailable(error: &rocksdb::Error) -> QueueError {

@@ -11,6 +11,7 @@ use rocksdb::{
 
 use super::Settings;
 use crate::engine::keys::Family;
+use crate::engine::records::OriginRecord;
 
 /// The log is cut when it gets longer than this, in bytes.
 const MAX_LOG: u64 = 256 << 20;
@@ -87,7 +88,7 @@ fn family_options(family: Family, settings: &Settings, cache: &Cache, expired: &
             let expired = expired.clone();
             options.set_compaction_filter("expired-origins", move |_, _, value| {
                 let now = Timestamp::from_micros(expired.load(Ordering::Relaxed));
-                if super::is_expired(value, now) { Decision::Remove } else { Decision::Keep }
+                if OriginRecord::is_expired(value, now) { Decision::Remove } else { Decision::Keep }
             });
             options.set_periodic_compaction_seconds(ORIGIN_COMPACTION);
         }
