@@ -9,7 +9,21 @@ pub const MAX_STATE_KEY_LEN: usize = 1_024;
 
 /// How far state had got; orders snapshots and commits of one engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(pub(crate) u64);
+pub struct Revision(u64);
+
+impl Revision {
+    /// For who implements a [`StateSnapshot`]: a larger number is a later moment.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number that it was made of.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
 
 /// State as it was at one moment. What a snapshot holds on to is freed when it is dropped.
 ///

@@ -121,7 +121,7 @@ impl Buckets {
     }
 
     fn has_changed(&self, transaction: &Transaction) -> bool {
-        let Some(Revision(revision)) = transaction.revision else { return !transaction.reads.is_empty() };
+        let Some(revision) = transaction.revision.map(Revision::get) else { return !transaction.reads.is_empty() };
         let changed = |read: &StateRead| match read {
             StateRead::Key { bucket, key } => self
                 .shared
@@ -343,7 +343,7 @@ impl Drop for StateView {
 
 impl StateSnapshot for StateView {
     fn revision(&self) -> Revision {
-        Revision(self.revision)
+        Revision::new(self.revision)
     }
 
     fn get(&self, bucket: &str, key: &str) -> Result<Option<Bytes>, QueueError> {

@@ -15,11 +15,13 @@
 //! | --- | --- |
 //! | `keys`, `records`, `entry`, `event`, `due`, `ids` | what is stored, byte for byte |
 //! | `store`, `memory`, `rocks`, `chunk` | where it is stored |
+//! | `discipline` | what every commit must keep to |
 //! | `state`, `flight`, `rate`, `kv`, `log` | what the writer knows |
 //! | `moves`, `ordering`, `body` | how an entry leaves a state and enters another |
 //! | `publish`, `claim`, `settle`, `sweep`, `done`, `act`, `job`, `operate` | the transitions |
 //! | `read`, `page`, `inspect` | looking |
 //! | `verify` | checking everything that is stored |
+//! | `handle` | what callers hold |
 //! | `command`, `batch`, `waiters` | what is asked, what is answered, who waits |
 //! | `writer`, `syncer`, `janitor`, `supervisor` | the threads |
 
@@ -93,7 +95,8 @@ pub type DeadHook = Arc<dyn Fn(DeadLetter) + Send + Sync>;
 pub struct EngineOptions {
     /// Who tells the time. Default: the operating system.
     pub clock: Arc<dyn Clock>,
-    /// When a publish is acknowledged. Default: after an fsync. The memory engine takes no notice of it.
+    /// When a publish is acknowledged. Default: after an fsync, which is also what [`RocksDb`] makes of
+    /// [`Durability::Memory`]. The memory engine takes no notice of it.
     pub durability: Durability,
     /// The largest event, in bytes of attributes and data. Default: 1 MiB.
     pub max_event_size: u64,

@@ -326,7 +326,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Deletes up to `max` keys with this prefix; true: there are none left.
+/// Deletes up to `max` keys with this prefix; false: there may be more.
 pub(crate) fn delete_some(
     tx: &mut super::store::Tx<'_>,
     family: Family,
@@ -336,9 +336,9 @@ pub(crate) fn delete_some(
     let mut keys = Vec::new();
     tx.scan(family, prefix, &after_prefix(prefix), &mut |key, _| {
         keys.push(Key::from_slice(key));
-        if keys.len() > max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if keys.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    let is_last = keys.len() <= max;
+    let is_last = keys.len() < max;
     for key in keys {
         tx.delete(family, key);
     }

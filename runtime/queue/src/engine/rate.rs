@@ -6,7 +6,7 @@ use gristmill_core::Monotonic;
 
 use crate::contract::Rate;
 
-/// How far a rate is used up. A rate of its own queue or job; its time is monotonic and ends with the process.
+/// How far the rate of a queue or a job is used up, in monotonic time: with the process, that is forgotten.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace(Monotonic);
 
