@@ -3,7 +3,7 @@
 use gristmill_core::QueueName;
 
 use super::Now;
-use super::entry::{CLAIMED, EntryRecord};
+use super::entry::EntryRecord;
 use super::ids::EntryKey;
 use super::keys::{EndKey, Family, Lane, QueueId};
 use super::moves::{self, BodyOf, InHand};
@@ -67,22 +67,14 @@ pub(crate) fn act(
         Deed::Purge => moves::forget(state, tx, &hand, BodyOf::Entry, now)?,
         Deed::Move(to) => {
             moves::forget(state, tx, &hand, BodyOf::Another, now)?;
-            // The deadline moves along. Who was claimed, or comes from the dead letters, has none any more.
-            let dies_at = hand.record.dies_at.filter(|_| !was_dead && hand.past.is_empty()).filter(|at| *at != CLAIMED);
-            let record = EntryRecord { number: state.next_number()?, dies_at, ..hand.record };
+            // The deadline moves along, if it has one.
+            let record = EntryRecord { number: state.next_number()?, ..hand.record };
             let attempts = if was_dead { 0 } else { hand.past.attempts };
             // Who moves out of the dead letters begins anew, as by a redrive.
             let redriven_at = if was_dead { Some(now.wall) } else { hand.past.redriven_at };
             let past = Past { attempts, redriven_at, holds_key: false, ..hand.past };
-            let hand = InHand::moved(to, record, past);
-            let key = hand.key();
-            match due {
-                Some(time) => moves::put_due(state, tx, hand, time)?,
-                None => moves::admit(state, tx, hand, now)?,
-            }
-            moves::set_end_of_life(state, tx, key, dies_at)?;
-            state.queue_mut(to)?.totals.published += 1;
-            return Ok(ActReply::Moved(state.entry_id(key)?));
+            let key = moves::enter(state, tx, InHand::moved(to, record, past), due, now)?;
+            return Ok(ActReply::Moved(state.entry_id(key)));
         }
     }
     Ok(ActReply::Done)

@@ -15,7 +15,7 @@ use super::event::EncodedEvent;
 use super::flight::Lease;
 use super::ids::EntryKey;
 use super::keys::{Family, Lane, LaneKey, QueueId, ReadyKey, number_key};
-use super::moves::{self, InHand};
+use super::moves;
 use super::page::{MAX_EXAMINED, line_range};
 use super::read::{is_first_spot, place};
 use super::records::{ClaimRecord, LeaseRecord, Past, PlaceRecord, Record};
@@ -320,7 +320,7 @@ fn lease(
             state.lost_in_flight = Some(delivery);
         }
         let attempt = picked.past.as_ref().map_or(0, |past| past.attempts).saturating_add(1);
-        let entry = EntryKey { queue, priority: picked.record.priority, number: picked.record.number };
+        let entry = picked.record.key_in(queue);
         claimed.push(Claimed {
             lease: LeaseToken { incarnation: state.incarnation, delivery },
             lease_for,
@@ -358,15 +358,11 @@ fn ack(
     let mut claimed = Vec::with_capacity(picked.len());
     for (delivery, Picked { key, record, past, .. }) in (first..).zip(picked) {
         let attempt = past.as_ref().map_or(0, |past| past.attempts).saturating_add(1);
-        let entry = EntryKey { queue, priority: record.priority, number: record.number };
-        let queue_state = state.queue_mut(queue)?;
-        queue_state.counts.leased = queue_state.counts.leased.saturating_sub(1);
-        queue_state.counts.bytes = queue_state.counts.bytes.saturating_sub(record.size());
-        queue_state.totals.acked += 1;
+        state.queue_mut(queue)?.totals.acked += 1;
         claimed.push(Claimed {
             lease: LeaseToken { incarnation: state.incarnation, delivery },
             lease_for: Duration::ZERO,
-            entry,
+            entry: record.key_in(queue),
             attempt,
             max_attempts: state.queue(queue)?.options.retry.max_attempts,
             enqueued_at: record.enqueued_at,
@@ -375,8 +371,7 @@ fn ack(
             // It may be gone before the claimant reads it.
             body: super::body::load(tx, &record.event)?,
         });
-        tx.delete(Family::Ready, key.encode());
-        let mut hand = InHand::leased(queue, record, past);
+        let mut hand = moves::take_leased(state, tx, key, (record, past))?;
         hand.past.attempts = attempt;
         hand.past.history.push(Attempt {
             attempt,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,9 +35,10 @@ pub struct Engine {
     /// Publishes are remembered, so that they are not repeated.
     remembers: bool,
     shared: Arc<Shared>,
-    commands: Mutex<Option<crossbeam_channel::Sender<Envelope>>>,
+    /// `None`: it is being dropped.
+    commands: Option<crossbeam_channel::Sender<Envelope>>,
     places: Arc<Semaphore>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -68,9 +69,9 @@ impl Engine {
             clock: options.clock,
             remembers: !options.idempotency_window.is_zero(),
             shared,
-            commands: Mutex::new(Some(commands)),
+            commands: Some(commands),
             places: Arc::new(Semaphore::new(MAX_WAITING)),
-            thread: Mutex::new(Some(thread)),
+            thread: Some(thread),
         })
     }
 
@@ -125,19 +126,15 @@ impl Engine {
         let permit = self.places.clone().acquire_owned().await.map_err(|_| QueueError::Closed)?;
         let (answer, reply) = oneshot::channel();
         let envelope = Envelope { command: command(answer), permit: Some(permit) };
-        self.sender().ok_or(QueueError::Closed)?.send(envelope).map_err(|_| QueueError::Closed)?;
+        self.commands.as_ref().ok_or(QueueError::Closed)?.send(envelope).map_err(|_| QueueError::Closed)?;
         Ok(reply)
-    }
-
-    fn sender(&self) -> Option<crossbeam_channel::Sender<Envelope>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Leases that nobody will use; no attempt is spent.
     fn give_back(&self, leases: Vec<LeaseToken>) {
-        if let Some(sender) = self.sender() {
+        if let Some(commands) = &self.commands {
             // A closed engine ends leases in its own way.
-            let _ = sender.send(Envelope { command: Command::GiveBack(leases), permit: None });
+            let _ = commands.send(Envelope { command: Command::GiveBack(leases), permit: None });
         }
     }
 
@@ -149,7 +146,7 @@ impl Engine {
         let mut rejects = Vec::new();
         for (claimed, loaded) in claimed {
             let event = loaded.and_then(|body| claimed.event.decode(body).map_err(QueueError::from));
-            let Some(entry) = claimed.entry.id(salt) else { continue };
+            let entry = claimed.entry.id(salt);
             match event {
                 Ok(event) => deliveries.push(delivery(claimed, entry, queue, event)),
                 Err(error) => {
@@ -169,7 +166,11 @@ impl Engine {
     async fn with_bodies(&self, claimed: Vec<Claimed>) -> Result<Vec<(Claimed, Loaded)>, QueueError> {
         let lives_apart = |claimed: &Claimed| claimed.body.is_none() && !matches!(claimed.event.body(), Ok(None));
         if !claimed.iter().any(lives_apart) {
-            return Ok(claimed.into_iter().map(|mut claimed| (claimed.body.take(), claimed)).map(swap).collect());
+            let with_body = |mut claimed: Claimed| {
+                let body = claimed.body.take();
+                (claimed, Ok(body))
+            };
+            return Ok(claimed.into_iter().map(with_body).collect());
         }
         let store = self.shared.open()?.store;
         blocking(move || {
@@ -190,11 +191,11 @@ impl Engine {
         &self,
         read: impl FnOnce(&Reading<'_>) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
-        let open = self.shared.open()?;
-        let now = self.clock.now();
+        let store = self.shared.open()?.store;
+        let (salt, now) = (self.shared.salt(), self.clock.now());
         blocking(move || {
-            let snapshot = open.store.snapshot()?;
-            read(&Reading { view: &*snapshot, salt: open.salt, now })
+            let snapshot = store.snapshot()?;
+            read(&Reading { view: &*snapshot, salt, now })
         })
         .await
     }
@@ -269,10 +270,9 @@ impl Engine {
     }
 
     /// Closes the engine and waits for its thread. Blocks.
-    fn shut(&self) {
-        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
+    fn shut(&mut self) {
+        drop(self.commands.take());
+        if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the queue's writer panicked");
@@ -282,10 +282,6 @@ impl Engine {
 
 /// An event's data, if it lives apart.
 type Loaded = Result<Option<bytes::Bytes>, QueueError>;
-
-fn swap((body, claimed): (Option<bytes::Bytes>, Claimed)) -> (Claimed, Loaded) {
-    (claimed, Ok(body))
-}
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
@@ -334,9 +330,8 @@ impl Queue for Engine {
         }
         let prepared = self.prepare_all(batch);
         let results = self.call(|answer| Command::Publish(prepared, answer)).await?;
-        let salt = self.shared.salt();
         let accepted =
-            |stored: Stored| Accepted { status: stored.status, entries: self.shared.entry_refs(&stored.entries, salt) };
+            |stored: Stored| Accepted { status: stored.status, entries: self.shared.entry_refs(&stored.entries) };
         let results = results.into_iter().map(|result| result.map(accepted)).collect();
         Ok(Published { durability: self.capabilities.durability, results })
     }

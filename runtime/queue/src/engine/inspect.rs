@@ -131,7 +131,7 @@ impl Reading<'_> {
     fn key_stats(&self, key: &[u8], value: &[u8]) -> Result<KeyStats, QueueError> {
         let (_, name) = decode_named_key(key)?;
         let record = KeyRecord::decode(value)?;
-        let held_by = record.held_by.into_iter().filter_map(|entry| entry.id(self.salt)).collect();
+        let held_by = record.held_by.into_iter().map(|entry| entry.id(self.salt)).collect();
         Ok(KeyStats { key: name.to_owned(), busy: record.busy, waiting: record.waiting, held_by })
     }
 
@@ -201,7 +201,6 @@ impl Reading<'_> {
 
     fn entry(&self, found: Found, name: &QueueName) -> Result<Entry, QueueError> {
         let id = found.key().id(self.salt);
-        let id = id.ok_or_else(|| QueueError::Corrupt("an entry's id is too long".to_owned()))?;
         let body = body::load(self.view, &found.record.event).unwrap_or_else(|error| {
             tracing::error!(entry = %id, %error, "an entry's data cannot be read");
             None

@@ -438,14 +438,10 @@ fn enter(
     };
     body::share(tx, &event)?;
     let number = state.next_number()?;
-    let mut entry = EntryRecord::new(number, record.priority, now.wall, key.as_deref(), event);
+    let entry = EntryRecord::new(number, record.priority, now.wall, key.as_deref(), event);
     let dies_at = state.queue(queue)?.options.time_to_live.map(|time_to_live| now.wall.after(time_to_live));
-    entry.dies_at = dies_at;
-    let hand = InHand::new(queue, entry);
-    let key = hand.key();
-    moves::admit(state, tx, hand, now)?;
-    moves::set_end_of_life(state, tx, key, dies_at)?;
-    state.queue_mut(queue)?.totals.published += 1;
+    let entry = EntryRecord { dies_at, ..entry };
+    moves::enter(state, tx, InHand::new(queue, entry), None, now)?;
     Ok(())
 }
 
@@ -506,12 +502,7 @@ impl Emptying {
 
 fn drop_leased(state: &mut State, tx: &mut Tx<'_>, delivery: u64, now: Now) -> Result<(), QueueError> {
     let Some(lease) = state.remove_lease(tx, delivery) else { return Ok(()) };
-    tx.delete(Family::Ready, lease.key.encode());
-    let queue = lease.queue();
-    let counts = &mut state.queue_mut(queue)?.counts;
-    counts.leased = counts.leased.saturating_sub(1);
-    counts.bytes = counts.bytes.saturating_sub(lease.record.size());
-    let hand = InHand::leased(queue, lease.record, lease.past);
+    let hand = moves::take_leased(state, tx, lease.key, (lease.record, lease.past))?;
     moves::forget(state, tx, &hand, BodyOf::Entry, now)
 }
 

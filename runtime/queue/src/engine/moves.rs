@@ -50,25 +50,30 @@ impl InHand {
         Self { queue, record, past, placed: true, encoded: None }
     }
 
-    /// One that was leased.
-    pub(crate) fn leased(queue: QueueId, record: EntryRecord, past: Option<Past>) -> Self {
+    /// One that was leased: in time, if it had a time to live.
+    fn leased(queue: QueueId, record: EntryRecord, past: Option<Past>) -> Self {
         let placed = past.is_some();
         let past = Past { holds_key: record.key().is_some(), ..past.unwrap_or_default() };
+        let record = EntryRecord { dies_at: None, ..record };
         Self { queue, record, past, placed, encoded: None }
     }
 
     pub(crate) const fn key(&self) -> EntryKey {
-        EntryKey { queue: self.queue, priority: self.record.priority, number: self.record.number }
+        self.record.key_in(self.queue)
     }
 }
 
-/// Takes an entry out of the state that it was found in. Not for leased ones.
+/// Takes an entry out of the state that it was found in. Leased ones are taken by [`take_leased`].
 pub(crate) fn take(state: &mut State, tx: &mut Tx<'_>, found: Found, now: Now) -> Result<InHand, QueueError> {
+    let entry = found.key();
     let mut past = found.past;
     let counts = &mut state.queue_mut(found.queue)?.counts;
     let size = found.record.size();
     match found.at {
-        Whereabouts::Ready(key) | Whereabouts::Leased(key) => {
+        Whereabouts::Leased(key) => {
+            return Err(QueueError::Corrupt(format!("{key:?} is leased, and was to be taken like one that is not")));
+        }
+        Whereabouts::Ready(key) => {
             counts.ready = counts.ready.saturating_sub(1);
             counts.bytes = counts.bytes.saturating_sub(size);
             state.line_mut(key.line)?.left(key.position);
@@ -92,8 +97,6 @@ pub(crate) fn take(state: &mut State, tx: &mut Tx<'_>, found: Found, now: Now) -
             counts.dead = counts.dead.saturating_sub(1);
             tx.delete(Family::Dead, key.encode());
             if let Some(name) = found.record.key().filter(|_| past.holds_key) {
-                let entry =
-                    EntryKey { queue: found.queue, priority: found.record.priority, number: found.record.number };
                 ordering::resume(tx, name, entry, found.queue)?;
             }
         }
@@ -107,6 +110,39 @@ pub(crate) fn take(state: &mut State, tx: &mut Tx<'_>, found: Found, now: Now) -
         }
     }
     Ok(InHand { queue: found.queue, record: found.record, past, placed: found.placed, encoded: None })
+}
+
+/// Takes an entry that was leased, whose lease is gone already.
+pub(crate) fn take_leased(
+    state: &mut State,
+    tx: &mut Tx<'_>,
+    key: ReadyKey,
+    (record, past): (EntryRecord, Option<Past>),
+) -> Result<InHand, QueueError> {
+    let queue = key.line.queue;
+    let counts = &mut state.queue_mut(queue)?.counts;
+    counts.leased = counts.leased.saturating_sub(1);
+    counts.bytes = counts.bytes.saturating_sub(record.size());
+    tx.delete(Family::Ready, key.encode());
+    Ok(InHand::leased(queue, record, past))
+}
+
+/// Lets an entry into a queue that was not there before: at once, or when it is due.
+pub(crate) fn enter(
+    state: &mut State,
+    tx: &mut Tx<'_>,
+    hand: InHand,
+    due: Option<Timestamp>,
+    now: Now,
+) -> Result<EntryKey, QueueError> {
+    let (entry, dies_at) = (hand.key(), hand.record.dies_at);
+    match due {
+        None => admit(state, tx, hand, now)?,
+        Some(time) => put_due(state, tx, hand, time)?,
+    }
+    set_end_of_life(state, tx, entry, dies_at)?;
+    state.queue_mut(entry.queue)?.totals.published += 1;
+    Ok(entry)
 }
 
 /// Lets an entry in that does not hold its key yet: behind the others of its key, or at once.
@@ -169,7 +205,7 @@ pub(crate) fn put_due(state: &mut State, tx: &mut Tx<'_>, hand: InHand, time: Ti
 }
 
 /// Sets the timer of an entry's time to live, if it has one.
-pub(crate) fn set_end_of_life(
+fn set_end_of_life(
     state: &mut State,
     tx: &mut Tx<'_>,
     entry: EntryKey,
@@ -177,14 +213,14 @@ pub(crate) fn set_end_of_life(
 ) -> Result<(), QueueError> {
     if let Some(time) = dies_at {
         let key = DueKey { time, queue: entry.queue, position: state.next_number()? };
-        set_timer(state, tx, key, &TimerRecord::TimeToLive(entry));
+        set_timer(state, tx, key, TimerRecord::TimeToLive(entry));
     }
     Ok(())
 }
 
 /// Something to be done at a time.
-pub(crate) fn set_timer(state: &mut State, tx: &mut Tx<'_>, key: DueKey, timer: &TimerRecord) {
-    put_due_value(state, tx, key, &DueValue::Timer(timer.clone()));
+pub(crate) fn set_timer(state: &mut State, tx: &mut Tx<'_>, key: DueKey, timer: TimerRecord) {
+    put_due_value(state, tx, key, &DueValue::Timer(timer));
 }
 
 fn put_due_value(state: &mut State, tx: &mut Tx<'_>, key: DueKey, value: &DueValue) {
@@ -254,6 +290,7 @@ pub(crate) fn put_dead(state: &mut State, tx: &mut Tx<'_>, mut hand: InHand, now
     let holds = hand.past.holds_key && state.queue(hand.queue)?.options.key.on_dead == OnDead::Hold;
     let held = hand.past.holds_key;
     hand.past.holds_key = holds;
+    hand.record.dies_at = None;
     let (queue, entry) = (hand.queue, hand.key());
     let position = state.next_number()?;
     let key = hand.record.key().map(str::to_owned);

@@ -309,7 +309,7 @@ fn wake(
         let at = at.after(Duration::from_millis(1));
         record.timer = Some(at);
         let due = DueKey { time: at, queue, position: state.next_number()? };
-        moves::set_timer(state, tx, due, &TimerRecord::Key(key.to_owned()));
+        moves::set_timer(state, tx, due, TimerRecord::Key(key.to_owned()));
     }
     Ok(())
 }

@@ -188,7 +188,7 @@ fn existing(state: &State, tx: &Tx<'_>, event: &Prepared, now: Now) -> Result<Op
 
 fn named(state: &State, entries: &[EntryKey]) -> Result<Vec<EntryRef>, QueueError> {
     let name =
-        |key: &EntryKey| Ok(EntryRef { queue: state.queue(key.queue)?.name.clone(), entry: state.entry_id(*key)? });
+        |key: &EntryKey| Ok(EntryRef { queue: state.queue(key.queue)?.name.clone(), entry: state.entry_id(*key) });
     entries.iter().map(name).collect()
 }
 
@@ -240,14 +240,7 @@ fn enter(state: &mut State, tx: &mut Tx<'_>, event: Prepared, targets: Targets, 
             }
             (None, None) => break,
         };
-        let key = hand.key();
-        match due {
-            None => moves::admit(state, tx, hand, now)?,
-            Some(time) => moves::put_due(state, tx, hand, time)?,
-        }
-        moves::set_end_of_life(state, tx, key, dies_at)?;
-        state.queue_mut(target.id)?.totals.published += 1;
-        keys.push(key);
+        keys.push(moves::enter(state, tx, hand, due, now)?);
     }
     if let Some(origin) = event.origin {
         remember(state, tx, origin, &keys, now);

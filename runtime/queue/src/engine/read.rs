@@ -53,7 +53,7 @@ pub(crate) struct Found {
 
 impl Found {
     pub(crate) const fn key(&self) -> EntryKey {
-        EntryKey { queue: self.queue, priority: self.record.priority, number: self.record.number }
+        self.record.key_in(self.queue)
     }
 
     /// Attempts that count, a running one included.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use gristmill_core::{Attempt, Disposition, Outcome};
 
 use super::Now;
-use super::entry::CLAIMED;
 use super::flight::Lease;
 use super::keys::{EndKey, Family, Lane};
 use super::kv::{Checked, MAX_CONFLICTS};
@@ -115,9 +114,7 @@ pub(crate) fn conclude(
     }
     let policy = state.queue(queue)?.options.retry;
     let mut disposition = policy.decide(attempt, outcome, rand::random());
-    tx.delete(Family::Ready, key.encode());
-    let size = record.size();
-    let mut hand = InHand::leased(queue, record, past);
+    let mut hand = moves::take_leased(state, tx, key, (record, past))?;
     if disposition != Disposition::Release {
         hand.past.history.push(Attempt {
             attempt,
@@ -128,12 +125,9 @@ pub(crate) fn conclude(
             duration: now.wall.since(claimed_at),
         });
     }
-    let queue_state = state.queue_mut(queue)?;
-    queue_state.counts.leased = queue_state.counts.leased.saturating_sub(1);
-    queue_state.counts.bytes = queue_state.counts.bytes.saturating_sub(size);
     match disposition {
         Disposition::Complete => {
-            queue_state.totals.acked += 1;
+            state.queue_mut(queue)?.totals.acked += 1;
             hand.past.attempts = attempt;
             let result = match outcome {
                 Outcome::Ack { result } => result.clone(),
@@ -145,11 +139,7 @@ pub(crate) fn conclude(
             hand.past.attempts = attempt;
             moves::put_dead(state, tx, hand, now)?;
         }
-        Disposition::Release => {
-            // A release leaves no trace in the history, and yet it was claimed in time.
-            hand.record.dies_at = hand.record.dies_at.map(|_| CLAIMED);
-            moves::put_ready(state, tx, hand, back, now)?;
-        }
+        Disposition::Release => moves::put_ready(state, tx, hand, back, now)?,
         Disposition::Retry(delay) | Disposition::Defer(delay) => {
             let counts = matches!(disposition, Disposition::Retry(_));
             if counts {

@@ -443,8 +443,8 @@ impl State {
         tx.delete(Family::Meta, Meta::Options(id).encode());
     }
 
-    pub(crate) fn entry_id(&self, key: EntryKey) -> Result<EntryId, QueueError> {
-        key.id(self.salt).ok_or_else(|| QueueError::Corrupt("an entry's id is too long".to_owned()))
+    pub(crate) fn entry_id(&self, key: EntryKey) -> EntryId {
+        key.id(self.salt)
     }
 
     /// Takes a delivery out of flight.

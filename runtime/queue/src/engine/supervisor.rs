@@ -78,7 +78,6 @@ pub(crate) enum Opening {
 pub(crate) struct Open {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: Arc<kv::Shared>,
-    pub(crate) salt: u32,
 }
 
 impl Shared {
@@ -88,9 +87,9 @@ impl Shared {
     }
 
     /// What the publisher is told of an entry.
-    pub(crate) fn entry_refs(&self, keys: &[EntryKey], salt: u32) -> Vec<EntryRef> {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let named = |key: &EntryKey| Some(EntryRef { queue: names.get(&key.queue)?.clone(), entry: key.id(salt)? });
+    pub(crate) fn entry_refs(&self, keys: &[EntryKey]) -> Vec<EntryRef> {
+        let (names, salt) = (self.names.read().unwrap_or_else(PoisonError::into_inner), self.salt());
+        let named = |key: &EntryKey| Some(EntryRef { queue: names.get(&key.queue)?.clone(), entry: key.id(salt) });
         keys.iter().filter_map(named).collect()
     }
 
@@ -108,9 +107,6 @@ impl Shared {
     }
 
     pub(crate) fn set(&self, opening: Opening) {
-        if let Opening::Open(open) = &opening {
-            self.salt.store(open.salt, Ordering::Relaxed);
-        }
         *self.opening.write().unwrap_or_else(PoisonError::into_inner) = opening;
     }
 }
@@ -138,7 +134,8 @@ impl Supervisor {
             self.shared.name(*id, queue.name.clone());
         }
         *self.shared.key_attributes.write().unwrap_or_else(PoisonError::into_inner) = attributes;
-        let open = Open { store: store.clone(), state: state.buckets.shared(), salt: state.salt };
+        self.shared.salt.store(state.salt, Ordering::Relaxed);
+        let open = Open { store: store.clone(), state: state.buckets.shared() };
         let writer =
             Writer::open(store, self.clock.clone(), state, (self.on_dead.clone(), self.shared.clone()), outcome)?;
         self.shared.set(Opening::Open(open));

@@ -169,8 +169,8 @@ fn fire(state: &mut State, tx: &mut Tx<'_>, key: DueKey, due: Due, now: Now) -> 
 /// An entry that nobody has ever claimed is dead.
 fn end_of_life(state: &mut State, tx: &mut Tx<'_>, found: Found, now: Now) -> Result<(), QueueError> {
     let waits = matches!(found.at.state(), EntryState::Scheduled | EntryState::Waiting | EntryState::Ready);
-    let in_time = found.record.dies_at.is_some_and(|dies_at| dies_at > now.wall);
-    if !waits || in_time || !found.past.is_empty() {
+    // Who was claimed has no deadline any more; one that is leased for the first time still has.
+    if !waits || found.record.dies_at.is_none_or(|dies_at| dies_at > now.wall) {
         return Ok(());
     }
     let lived = now.wall.since(found.record.enqueued_at);

@@ -30,7 +30,7 @@ use crate::contract::{Confirm, DeadLetter, Extend, ExtendReply, LeaseToken, Queu
 const MAX_COMMANDS: usize = 1_024;
 /// A commit that has grown to so many bytes takes no further commands.
 const MAX_BYTES: usize = 16 << 20;
-/// A commit ends before it uses more than this share of the reserved numbers.
+/// A commit takes no more commands when fewer of the reserved numbers than this are left.
 const MIN_NUMBERS: u64 = 1 << 19;
 /// How often retention looks for old entries.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
@@ -262,7 +262,7 @@ impl Writer {
         let hook = self.on_dead.clone()?;
         let named = died.into_iter().filter_map(|key| {
             let queue = self.state.queues.get(&key.queue)?.name.clone();
-            Some(DeadLetter { queue, entry: key.id(self.state.salt)? })
+            Some(DeadLetter { queue, entry: self.state.entry_id(key) })
         });
         let letters: Vec<_> = named.collect();
         if letters.is_empty() {
