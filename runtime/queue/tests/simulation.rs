@@ -271,8 +271,7 @@ impl Simulation {
     }
 
     async fn list(engine: &Engine, queue: QueueName, state: State) -> Vec<Entry> {
-        let list = List { queue, state, limit: 1_000, cursor: None };
-        let page = engine.list(list).await.unwrap();
+        let page = engine.list(List::new(queue, state)).await.unwrap();
         assert_eq!(page.next, None, "more entries than one page shows");
         page.entries
     }

@@ -252,8 +252,7 @@ impl<R: Rig> Bench<R> {
 
     /// Up to a thousand entries in this state.
     pub(super) async fn list(&self, state: State) -> Vec<Entry> {
-        let list = List { queue: self.name.clone(), state, limit: 1_000, cursor: None };
-        self.rig.queue().list(list).await.unwrap().entries
+        self.rig.queue().list(List::new(self.name.clone(), state)).await.unwrap().entries
     }
 
     /// The ids of the events in this state.
@@ -262,7 +261,7 @@ impl<R: Rig> Bench<R> {
     }
 
     pub(super) async fn keys(&self, which: WhichKeys) -> Vec<KeyStats> {
-        let list = ListKeys { queue: self.name.clone(), which, limit: 1_000, cursor: None };
+        let list = ListKeys { which, ..ListKeys::new(self.name.clone()) };
         self.rig.queue().keys(list).await.unwrap().keys
     }
 }

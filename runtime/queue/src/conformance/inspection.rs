@@ -144,5 +144,5 @@ pub async fn a_request_that_makes_no_sense_is_refused(rig: impl Rig) {
 }
 
 fn list(queue: &QueueName, state: State, limit: usize, cursor: Option<String>) -> List {
-    List { queue: queue.clone(), state, limit, cursor }
+    List { limit, cursor, ..List::new(queue.clone(), state) }
 }

@@ -158,7 +158,7 @@ pub async fn keys_are_listed_in_pages(rig: impl Rig) {
     for limit in [1, 7, 25, 1_000] {
         let (mut seen, mut cursor) = (Vec::new(), None);
         for _ in 0..30 {
-            let request = ListKeys { queue: bench.name.clone(), which: WhichKeys::Active, limit, cursor };
+            let request = ListKeys { limit, cursor, ..ListKeys::new(bench.name.clone()) };
             let page = bench.rig.queue().keys(request).await.unwrap();
             assert!(page.keys.len() <= limit);
             assert!(page.keys.iter().all(|key| (key.busy, key.waiting) == (1, 1)));
@@ -170,7 +170,7 @@ pub async fn keys_are_listed_in_pages(rig: impl Rig) {
         }
         assert_eq!(seen, expected, "by {limit}");
     }
-    let nonsense = ListKeys { queue: bench.name.clone(), which: WhichKeys::Active, limit: 0, cursor: None };
+    let nonsense = ListKeys { limit: 0, ..ListKeys::new(bench.name.clone()) };
     assert!(matches!(bench.rig.queue().keys(nonsense).await, Err(QueueError::InvalidRequest(_))));
     let all = bench.act(Action::Cancel, Selection::Where(bench.all())).await;
     assert_eq!(all.changed, 50, "heads and those behind them");

@@ -10,14 +10,7 @@ use crate::contract::{
 };
 
 fn replay(into: &QueueName) -> Replay {
-    Replay {
-        into: into.clone(),
-        from: ReplayFrom::Start,
-        until: None,
-        matching: Vec::new(),
-        what: ReplayWhat::Missing,
-        rate: None,
-    }
+    Replay::new(into.clone())
 }
 
 /// A bench whose engine keeps a log for an hour; `None`: it has none, and says so.

@@ -6,6 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use gristmill_core::{Attempt, EntryId, Event, History, QueueName, State, Timestamp};
 
+use super::QueueError;
+
+/// The longest page.
+const MAX_PAGE: usize = 1_000;
+
 /// Numbers of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueStats {
@@ -84,6 +89,18 @@ pub struct ListKeys {
     pub cursor: Option<String>,
 }
 
+impl ListKeys {
+    /// The first keys of `queue` that are in use, as many as a page has.
+    #[must_use]
+    pub const fn new(queue: QueueName) -> Self {
+        Self { queue, which: WhichKeys::Active, limit: MAX_PAGE, cursor: None }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), QueueError> {
+        check_limit(self.limit)
+    }
+}
+
 /// Which ordering keys to list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhichKeys {
@@ -127,6 +144,25 @@ pub struct List {
     pub limit: usize,
     /// [`Page::next`] of the page before.
     pub cursor: Option<String>,
+}
+
+impl List {
+    /// The first entries of `queue` in this state, as many as a page has.
+    #[must_use]
+    pub const fn new(queue: QueueName, state: State) -> Self {
+        Self { queue, state, limit: MAX_PAGE, cursor: None }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), QueueError> {
+        check_limit(self.limit)
+    }
+}
+
+fn check_limit(limit: usize) -> Result<(), QueueError> {
+    if limit == 0 || limit > MAX_PAGE {
+        return Err(QueueError::InvalidRequest(format!("`limit` is {limit}; a page has 1 to {MAX_PAGE} entries")));
+    }
+    Ok(())
 }
 
 /// Some entries, in the order in which their state processes them.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use gristmill_core::{EntryId, OutcomeKind, Pattern, QueueName, State, Subscription, Timestamp};
 
-use super::options::Rate;
+use super::QueueError;
+use super::options::{Rate, check_rate};
 
 /// Something to do to a queue or its entries. Answered when it is done and durable; what is large is done in steps,
 /// between other work, and ends at the next step if the call's future is dropped.
@@ -45,6 +46,20 @@ pub enum Operation {
         /// The limit.
         max_bytes: Option<u64>,
     },
+}
+
+impl Operation {
+    /// Whether it makes sense. It may name so many entries.
+    pub(crate) fn check(&self, max_named: usize) -> Result<(), QueueError> {
+        match self {
+            Self::Act(Act { on: Selection::Entries(entries), .. }) if entries.len() > max_named => {
+                Err(QueueError::InvalidRequest(format!("an operation names at most {max_named} entries; use a filter")))
+            }
+            Self::Act(act) => check_rate(act.rate, || "the action".to_owned()),
+            Self::Replay(replay) => check_rate(replay.rate, || "the replay".to_owned()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An action on some entries.
@@ -158,6 +173,15 @@ pub struct Replay {
     pub what: ReplayWhat,
     /// How fast; `None`: as fast as other work allows.
     pub rate: Option<Rate>,
+}
+
+impl Replay {
+    /// Everything that `into` has missed, as fast as other work allows.
+    #[must_use]
+    pub const fn new(into: QueueName) -> Self {
+        let (from, what) = (ReplayFrom::Start, ReplayWhat::Missing);
+        Self { into, from, until: None, matching: Vec::new(), what, rate: None }
+    }
 }
 
 /// A moment in the log.

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use gristmill_core::RetryPolicy;
+use gristmill_core::{QueueName, RetryPolicy};
 use serde::{Deserialize, Serialize};
+
+use super::QueueError;
 
 /// How a queue treats its entries. Stored with the queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +63,21 @@ impl Default for QueueOptions {
     }
 }
 
+impl QueueOptions {
+    /// Whether they make sense for this queue.
+    pub(crate) fn check(&self, queue: &QueueName) -> Result<(), QueueError> {
+        check_rate(self.rate, || format!("the rate of queue `{queue}`"))?;
+        check_rate(self.key.rate, || format!("the rate of the keys of queue `{queue}`"))?;
+        let positive = [("max_in_flight", self.max_in_flight), ("key.concurrency", self.key.concurrency)];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(QueueError::InvalidRequest(format!(
+                "`{name}` of queue `{queue}` is 0: nothing would ever be handled; pause the queue instead"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What entries with the same ordering key mean to each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -110,6 +127,19 @@ pub struct Rate {
     pub per_second: f64,
     /// How many may come at once; at least 1.
     pub burst: u32,
+}
+
+/// Whether a rate, if there is one, makes sense.
+pub(super) fn check_rate(rate: Option<Rate>, what: impl FnOnce() -> String) -> Result<(), QueueError> {
+    match rate {
+        Some(Rate { per_second, burst }) if !(per_second.is_finite() && per_second > 0.0) || burst == 0 => {
+            Err(QueueError::InvalidRequest(format!(
+                "{}: a rate has more than 0 events a second and a burst of at least 1, not {per_second} and {burst}",
+                what()
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is kept of entries that have ended; whatever exceeds either limit goes, the first to end first.

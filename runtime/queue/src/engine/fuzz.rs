@@ -359,10 +359,10 @@ async fn use_it(engine: &Engine, clock: &ManualClock) {
     for _ in 0..3 {
         for queue in &queues {
             for state in State::ALL {
-                let _ = engine.list(List { queue: queue.clone(), state, limit: 1_000, cursor: None }).await;
+                let _ = engine.list(List::new(queue.clone(), state)).await;
             }
             let which = WhichKeys::Active;
-            let _ = engine.keys(ListKeys { queue: queue.clone(), which, limit: 100, cursor: None }).await;
+            let _ = engine.keys(ListKeys { which, ..ListKeys::new(queue.clone()) }).await;
             let claimed = engine.claim(Claim::new(queue.clone(), 8)).await.unwrap_or_default();
             let outcomes = [
                 Outcome::Ack { result: None },

@@ -16,7 +16,7 @@ use super::claim::{Claimed, Request};
 use super::command::{Answer, ClaimCommand, Command, Envelope, WaitReply};
 use super::entry::Draft;
 use super::event::INLINE_DATA;
-use super::inspect::{MAX_PAGE, Reading};
+use super::inspect::Reading;
 use super::keys::{OriginKind, origin_key};
 use super::kv::StateView;
 use super::publish::{Origin, Prepared, Stored, Target};
@@ -312,7 +312,7 @@ impl Queue for Engine {
     }
 
     async fn configure(&self, queue: QueueName, options: QueueOptions) -> Result<(), QueueError> {
-        check_options(&queue, &options)?;
+        options.check(&queue)?;
         let attribute = options.key.attribute.as_deref().map(Arc::from);
         let name = queue.clone();
         self.call(|answer| Command::Configure(queue, Box::new(options), answer)).await?;
@@ -376,7 +376,7 @@ impl Queue for Engine {
     }
 
     async fn operate(&self, operation: Operation) -> Result<Operated, QueueError> {
-        check_operation(&operation)?;
+        operation.check(MAX_PUBLISH)?;
         self.call(|answer| Command::Operate(Box::new(operation), answer)).await
     }
 
@@ -385,12 +385,12 @@ impl Queue for Engine {
     }
 
     async fn keys(&self, request: ListKeys) -> Result<KeyPage, QueueError> {
-        check_limit(request.limit)?;
+        request.check()?;
         self.read(move |reading| reading.keys(&request)).await
     }
 
     async fn list(&self, request: List) -> Result<Page, QueueError> {
-        check_limit(request.limit)?;
+        request.check()?;
         self.read(move |reading| reading.list(&request)).await
     }
 
@@ -421,54 +421,6 @@ impl Queue for Engine {
 
 fn too_many(what: &str) -> QueueError {
     QueueError::InvalidRequest(format!("a {what} makes at most {MAX_PUBLISH} entries: split it into smaller batches"))
-}
-
-fn check_limit(limit: usize) -> Result<(), QueueError> {
-    if limit == 0 || limit > MAX_PAGE {
-        return Err(QueueError::InvalidRequest(format!("`limit` is {limit}; a page has 1 to {MAX_PAGE} entries")));
-    }
-    Ok(())
-}
-
-fn check_rate(what: &str, rate: Option<Rate>) -> Result<(), QueueError> {
-    match rate {
-        Some(Rate { per_second, burst }) if !(per_second.is_finite() && per_second > 0.0) || burst == 0 => {
-            Err(QueueError::InvalidRequest(format!(
-                "{what}: a rate has more than 0 events a second and a burst of at least 1, not {per_second} and {burst}"
-            )))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_options(queue: &QueueName, options: &QueueOptions) -> Result<(), QueueError> {
-    check_rate(&format!("the rate of queue `{queue}`"), options.rate)?;
-    check_rate(&format!("the rate of the keys of queue `{queue}`"), options.key.rate)?;
-    let positive = [("max_in_flight", options.max_in_flight), ("key.concurrency", options.key.concurrency)];
-    match positive.into_iter().find(|(_, value)| *value == 0) {
-        Some((name, _)) => Err(QueueError::InvalidRequest(format!(
-            "`{name}` of queue `{queue}` is 0: nothing would ever be handled; pause the queue instead"
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn check_operation(operation: &Operation) -> Result<(), QueueError> {
-    let (what, rate) = match operation {
-        Operation::Act(act) => {
-            if let Selection::Entries(entries) = &act.on
-                && entries.len() > MAX_PUBLISH
-            {
-                return Err(QueueError::InvalidRequest(format!(
-                    "an operation names at most {MAX_PUBLISH} entries; use a filter"
-                )));
-            }
-            ("the action", act.rate)
-        }
-        Operation::Replay(replay) => ("the replay", replay.rate),
-        _ => return Ok(()),
-    };
-    check_rate(what, rate)
 }
 
 /// A claim that waits for its answer. Dropped before it was heard, it gives back what it was granted.

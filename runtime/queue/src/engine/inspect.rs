@@ -18,9 +18,6 @@ use super::records::{KeyRecord, OriginRecord, QueueRecord, Record};
 use super::store::{View, for_each};
 use crate::contract::{Entry, KeyPage, KeyStats, List, ListKeys, Page, QueueError, QueueStats, WhichKeys};
 
-/// The longest page.
-pub(crate) const MAX_PAGE: usize = 1_000;
-
 /// Reads what one store knows.
 pub(crate) struct Reading<'a> {
     pub(crate) view: &'a dyn View,

@@ -107,7 +107,7 @@ impl Run {
         let mut entries = Vec::new();
         let mut cursor = None;
         loop {
-            let page = self.engine().list(List { queue: queue.clone(), state, limit, cursor }).await.unwrap();
+            let page = self.engine().list(List { limit, cursor, ..List::new(queue.clone(), state) }).await.unwrap();
             assert!(page.entries.len() <= limit);
             entries.extend(page.entries);
             cursor = page.next;
@@ -149,7 +149,7 @@ impl Run {
             let mut keys = Vec::new();
             let mut cursor = None;
             loop {
-                let request = ListKeys { queue: queue.clone(), which, limit, cursor };
+                let request = ListKeys { which, limit, cursor, ..ListKeys::new(queue.clone()) };
                 let page = self.engine().keys(request).await.unwrap();
                 keys.extend(page.keys);
                 cursor = page.next;

@@ -129,14 +129,8 @@ fn a_replay_passes_over_what_is_being_dropped() {
 
     // Whatever the clock says by now, and however far the replay had come.
     bench.now.wall = Timestamp::from_micros(1_800_000_001_000_000);
-    let request = Replay {
-        into: QueueName::new("late").unwrap(),
-        from: ReplayFrom::Start,
-        until: Some(Timestamp::from_micros(u64::MAX)),
-        matching: Vec::new(),
-        what: ReplayWhat::All,
-        rate: None,
-    };
+    let until = Some(Timestamp::from_micros(u64::MAX));
+    let request = Replay { until, what: ReplayWhat::All, ..Replay::new(QueueName::new("late").unwrap()) };
     let replay = bench.commit(|state, _, now| Job::replay(state, request, now));
     assert_eq!(bench.finish(replay).changed, 1);
     assert_eq!(bench.state.queue(late).unwrap().counts.ready, 1);

@@ -9,8 +9,8 @@ use gristmill_core::{EntryId, Event, Outcome, Pattern, QueueName, RetryPolicy, S
 
 use super::contract::{
     Act, Action, Change, Claim, Confirm, Delivery, Due, Holder, KeyOptions, List, OnDead, Operation, Payload, Publish,
-    Queue, QueueOptions, Rate, Replay, ReplayFrom, ReplayWhat, Selection, Settle, SettleReply, StateWrite, Then,
-    Transacted, Transaction,
+    Queue, QueueOptions, Rate, Replay, ReplayWhat, Selection, Settle, SettleReply, StateWrite, Then, Transacted,
+    Transaction,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -28,14 +28,7 @@ pub(crate) async fn first(engine: &dyn Queue) {
     ordered(engine).await;
     state(engine).await;
     delete(engine).await;
-    let replay = Replay {
-        into: name("copy"),
-        from: ReplayFrom::Start,
-        until: None,
-        matching: Vec::new(),
-        what: ReplayWhat::All,
-        rate: None,
-    };
+    let replay = Replay { what: ReplayWhat::All, ..Replay::new(name("copy")) };
     let replayed = engine.operate(Operation::Replay(replay)).await.unwrap();
     assert!(replayed.changed > 20);
     // Left behind: one of three is settled, the others are not; and some that were set aside.
@@ -155,7 +148,7 @@ async fn operate(engine: &dyn Queue, work: &[EntryId]) {
     act(Action::Move(name("keeps")), &[work[15].clone()]).await;
     act(Action::Purge, &[work[36].clone()]).await;
     let list = async |state| {
-        let list = List { queue: name("work"), state, limit: 10, cursor: None };
+        let list = List { limit: 10, ..List::new(name("work"), state) };
         engine.list(list).await.unwrap().entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>()
     };
     act(Action::Redrive, &list(State::Dead).await[..1]).await;
