@@ -15,12 +15,13 @@ use super::event::EncodedEvent;
 use super::flight::Lease;
 use super::ids::EntryKey;
 use super::keys::{Family, Lane, LaneKey, QueueId, ReadyKey, number_key};
+use super::line::Line;
 use super::moves;
 use super::page::{MAX_EXAMINED, line_range};
-use super::read::{is_first_spot, place};
+use super::read::past;
 use super::records::{ClaimRecord, LeaseRecord, Past, PlaceRecord, Record};
-use super::state::{Line, State};
-use super::store::{Tx, View};
+use super::state::State;
+use super::store::{Tx, View, try_scan};
 use crate::contract::{Holder, LeaseToken, QueueError, Then};
 
 /// What to claim.
@@ -159,28 +160,21 @@ fn refill(tx: &Tx<'_>, line: LaneKey, state: &mut Line, wanted: usize) -> Result
         return Ok(false);
     }
     let (from, to) = line_range(line, state.record.cursor);
-    let mut failed = None;
     let mut chunk = Chunk::default();
     let mut room = state.room().max(wanted);
-    tx.scan(Family::Ready, &from, &to, &mut |key, value| {
-        match ReadyKey::decode(key) {
-            Ok(key) => state.remember(key.position, chunk.copy(value)),
-            Err(error) => failed = Some(error),
-        }
+    try_scan(tx, Family::Ready, &from, &to, |key, value| {
+        state.remember(ReadyKey::decode(key)?.position, chunk.copy(value));
         room -= 1;
         let more = room > 0 && (state.has_room() || state.window.len() < wanted);
-        if more && failed.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        Ok(if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(!state.window.is_empty()),
-    }
+    Ok(!state.window.is_empty())
 }
 
 /// The entry at a ready key, with its past; `None`: it cannot be read, and is passed over.
 fn look(view: &dyn View, key: ReadyKey, value: Bytes, ready: &mut u64) -> Result<Option<Picked>, QueueError> {
     let looked = EntryRecord::decode(value).map_err(QueueError::from).and_then(|record| {
-        let past = if is_first_spot(key, &record) { None } else { Some(place(view, record.number)?.past) };
+        let past = past(view, key, &record)?;
         Ok(Picked { key, record, past, alone: key.line.lane == Lane::Lost })
     });
     match looked {
@@ -226,24 +220,16 @@ fn pick_matching(
         let (from, to) = line_range(line, start);
         let mut found = Vec::new();
         let mut next = start;
-        let mut failed = None;
-        tx.scan(Family::Ready, &from, &to, &mut |key, value| {
+        try_scan(tx, Family::Ready, &from, &to, |key, value| {
             if found.len() >= wanted || examined >= MAX_EXAMINED {
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
             examined += 1;
-            match matching(key, value, &request.types) {
-                Ok((key, matched)) => {
-                    next = key.position + 1;
-                    found.extend(matched.map(|record| (key, record)));
-                }
-                Err(error) => failed = Some(error),
-            }
-            if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            let (key, matched) = matching(key, value, &request.types)?;
+            next = key.position + 1;
+            found.extend(matched.map(|record| (key, record)));
+            Ok(ControlFlow::Continue(()))
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         if !is_lost {
             cursors.insert(line, next);
         }
@@ -272,7 +258,7 @@ fn matching(key: &[u8], value: &[u8], types: &[Pattern]) -> Result<(ReadyKey, Op
 }
 
 fn set_aside(state: &mut State, tx: &mut Tx<'_>, key: ReadyKey, record: EntryRecord) -> Result<Picked, QueueError> {
-    let past = if is_first_spot(key, &record) { Past::default() } else { place(tx, record.number)?.past };
+    let past = past(tx, key, &record)?.unwrap_or_default();
     state.line_mut(key.line)?.left(key.position);
     tx.delete(Family::Ready, key.encode());
     let line = LaneKey { lane: Lane::Aside, ..key.line };

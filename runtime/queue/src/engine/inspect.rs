@@ -15,7 +15,7 @@ use super::keys::{
 use super::page::{self, MAX_EXAMINED, Wanted, due_cursor, lanes, line_range};
 use super::read::{Found, StoredCursors, Whereabouts, find};
 use super::records::{KeyRecord, OriginRecord, QueueRecord, Record};
-use super::store::{View, for_each};
+use super::store::{View, for_each, try_scan};
 use crate::contract::{Entry, KeyPage, KeyStats, List, ListKeys, Page, QueueError, QueueStats, WhichKeys};
 
 /// Reads what one store knows.
@@ -95,34 +95,23 @@ impl Reading<'_> {
         let mut last: Option<Key> = None;
         let mut more = false;
         let mut examined = 0;
-        let mut failed = None;
-        self.view.scan(Family::Key, &from, &after_prefix(&id.to_be_bytes()), &mut |key, value| {
+        try_scan(self.view, Family::Key, &from, &after_prefix(&id.to_be_bytes()), |key, value| {
             if keys.len() >= request.limit || examined >= MAX_EXAMINED {
                 more = true;
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
             examined += 1;
             last = Some(Key::from_slice(key));
-            match self.key_stats(key, value) {
-                Ok(stats) => {
-                    let active = stats.busy > 0 || stats.waiting > 0 || !stats.held_by.is_empty();
-                    let wanted = match request.which {
-                        WhichKeys::Active => active,
-                        WhichKeys::Held => !stats.held_by.is_empty(),
-                    };
-                    keys.extend(wanted.then_some(stats));
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
+            let stats = self.key_stats(key, value)?;
+            let active = stats.busy > 0 || stats.waiting > 0 || !stats.held_by.is_empty();
+            let wanted = match request.which {
+                WhichKeys::Active => active,
+                WhichKeys::Held => !stats.held_by.is_empty(),
+            };
+            keys.extend(wanted.then_some(stats));
+            Ok(ControlFlow::Continue(()))
         })?;
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(KeyPage { keys, next: last.filter(|_| more).map(|key| encode_cursor(&key)) }),
-        }
+        Ok(KeyPage { keys, next: last.filter(|_| more).map(|key| encode_cursor(&key)) })
     }
 
     fn key_stats(&self, key: &[u8], value: &[u8]) -> Result<KeyStats, QueueError> {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::keys::{Family, Meta, after_prefix, decode_named_key, named_key};
 use super::records::{BadRecord, BucketRecord, Record, VERSION, bad, versioned};
-use super::store::{Snapshot, Tx, View, for_each};
+use super::store::{Snapshot, Tx, View, for_each, try_scan};
 use crate::contract::{
     Change, MAX_STATE_KEY_LEN, QueueError, Revision, StateError, StateRead, StateSnapshot, StateWrite, Transaction,
 };
@@ -362,21 +362,14 @@ impl StateSnapshot for StateView {
             None => first,
         };
         let mut keys = Vec::new();
-        let mut failed = None;
-        self.view()?.scan(Family::State, &from, &to, &mut |key, _| {
+        try_scan(self.view()?, Family::State, &from, &to, |key, _| {
             if keys.len() >= limit {
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
-            match decode_named_key(key) {
-                Ok((_, key)) => keys.push(key.to_owned()),
-                Err(error) => {
-                    failed = Some(error);
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
+            keys.push(decode_named_key(key)?.1.to_owned());
+            Ok(ControlFlow::Continue(()))
         })?;
-        failed.map_or(Ok(keys), |error| Err(error.into()))
+        Ok(keys)
     }
 
     fn buckets(&self) -> Result<Vec<String>, QueueError> {

@@ -13,7 +13,7 @@ use super::event::EncodedEvent;
 use super::keys::{Family, Key, LogKey, Meta, QueueId, after_prefix};
 use super::records::{LogRecord, Record, SegmentRecord};
 use super::state::State;
-use super::store::{Tx, View, for_each};
+use super::store::{Tx, View, for_each, try_scan};
 use super::sweep::{Progress, SWEEP};
 use crate::contract::QueueError;
 
@@ -165,25 +165,15 @@ pub(crate) fn part(
     }
     let mut records = Vec::new();
     let mut last = None;
-    let mut failed = None;
     let mut more = false;
-    view.scan(Family::Log, &start, &[], &mut |key, value| {
+    try_scan(view, Family::Log, &start, &[], |key, value| {
         if records.len() >= limit {
             more = true;
-            return ControlFlow::Break(());
+            return Ok(ControlFlow::Break(()));
         }
         last = Some(Key::from_slice(key));
-        match LogRecord::decode(value) {
-            Ok(record) => records.push(record),
-            Err(error) => {
-                failed = Some(error);
-                return ControlFlow::Break(());
-            }
-        }
-        ControlFlow::Continue(())
+        records.push(LogRecord::decode(value)?);
+        Ok(ControlFlow::Continue(()))
     })?;
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok((records, last.filter(|_| more))),
-    }
+    Ok((records, last.filter(|_| more)))
 }

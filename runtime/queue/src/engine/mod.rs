@@ -16,7 +16,7 @@
 //! | `keys`, `records`, `entry`, `event`, `due`, `ids` | what is stored, byte for byte |
 //! | `store`, `memory`, `rocks`, `chunk` | where it is stored |
 //! | `discipline` | what every commit must keep to |
-//! | `state`, `flight`, `rate`, `kv`, `log` | what the writer knows |
+//! | `state`, `line`, `dirty`, `flight`, `rate`, `kv`, `log` | what the writer knows |
 //! | `moves`, `ordering`, `body` | how an entry leaves a state and enters another |
 //! | `publish`, `claim`, `settle`, `sweep`, `done`, `act`, `job`, `operate` | the transitions |
 //! | `read`, `page`, `inspect` | looking |
@@ -31,6 +31,7 @@ mod body;
 mod chunk;
 mod claim;
 mod command;
+mod dirty;
 #[cfg(debug_assertions)]
 mod discipline;
 mod done;
@@ -47,6 +48,7 @@ mod janitor;
 mod job;
 mod keys;
 mod kv;
+mod line;
 mod log;
 mod memory;
 mod moves;

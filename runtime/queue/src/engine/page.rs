@@ -14,7 +14,7 @@ use super::keys::{
 use super::ordering;
 use super::read::{Cursors, Found, Whereabouts, at_ready, at_waiting, ended, place};
 use super::records::{ClaimRecord, DoneOrderRecord, LaneRecord, LeaseRecord, ListCursors, Record};
-use super::store::{View, for_each};
+use super::store::{View, for_each, try_scan};
 use crate::contract::QueueError;
 
 /// The most keys of other queues, or of entries that do not matter, that one page looks at.
@@ -215,42 +215,36 @@ fn done(view: &dyn View, wanted: &Wanted) -> Result<Part, QueueError> {
         }
     };
     let mut part = Part::default();
-    let mut failed = None;
-    view.scan(Family::DoneOrder, &from, &after_prefix(&wanted.queue.to_be_bytes()), &mut |key, value| {
-        let mut each = || -> Result<ControlFlow<()>, QueueError> {
-            let order = match DoneOrderRecord::decode(value) {
-                Ok(order) => order,
-                Err(error) => {
-                    tracing::error!(?key, %error, "done entries cannot be read, and are left out");
-                    return Ok(ControlFlow::Continue(()));
-                }
-            };
-            for (index, number) in (0u64..).zip(order.numbers).skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
-                if part.found.len() >= wanted.limit {
-                    let mut next = Key::from_slice(key);
-                    next.extend_from_slice(&index.to_be_bytes());
-                    part.next = Some(next);
-                    return Ok(ControlFlow::Break(()));
-                }
-                let at = EndKey { queue: wanted.queue, position: number };
-                let found = view.get(Family::Done, &at.encode());
-                match found.and_then(|value| value.map(|value| ended(Whereabouts::Done(at), &value)).transpose()) {
-                    Ok(found) => part.found.extend(found),
-                    Err(QueueError::Corrupt(problem)) => {
-                        tracing::error!(?at, problem, "a done entry cannot be read, and is left out");
-                    }
-                    Err(error) => return Err(error),
-                }
+    try_scan(view, Family::DoneOrder, &from, &after_prefix(&wanted.queue.to_be_bytes()), |key, value| {
+        // Of the first record only, readable or not.
+        let shown = usize::try_from(std::mem::take(&mut skip)).unwrap_or(usize::MAX);
+        let order = match DoneOrderRecord::decode(value) {
+            Ok(order) => order,
+            Err(error) => {
+                tracing::error!(?key, %error, "done entries cannot be read, and are left out");
+                return Ok(ControlFlow::Continue(()));
             }
-            skip = 0;
-            Ok(ControlFlow::Continue(()))
         };
-        each().unwrap_or_else(|error| {
-            failed = Some(error);
-            ControlFlow::Break(())
-        })
+        for (index, number) in (0u64..).zip(order.numbers).skip(shown) {
+            if part.found.len() >= wanted.limit {
+                let mut next = Key::from_slice(key);
+                next.extend_from_slice(&index.to_be_bytes());
+                part.next = Some(next);
+                return Ok(ControlFlow::Break(()));
+            }
+            let at = EndKey { queue: wanted.queue, position: number };
+            let found = view.get(Family::Done, &at.encode());
+            match found.and_then(|value| value.map(|value| ended(Whereabouts::Done(at), &value)).transpose()) {
+                Ok(found) => part.found.extend(found),
+                Err(QueueError::Corrupt(problem)) => {
+                    tracing::error!(?at, problem, "a done entry cannot be read, and is left out");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     })?;
-    failed.map_or(Ok(part), Err)
+    Ok(part)
 }
 
 fn list(
@@ -302,11 +296,10 @@ impl<'a> Walk<'a> {
         if !to.is_empty() && start.as_slice() >= to {
             return Ok(());
         }
-        let mut failed = None;
-        view.scan(family, &start, to, &mut |key, value| {
+        try_scan(view, family, &start, to, |key, value| {
             if self.part.found.len() >= self.wanted.limit || self.examined >= MAX_EXAMINED {
                 self.part.next.clone_from(&self.last);
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
             self.examined += 1;
             self.last = Some(Key::from_slice(key));
@@ -315,14 +308,10 @@ impl<'a> Walk<'a> {
                 Err(QueueError::Corrupt(problem)) => {
                     tracing::error!(?key, problem, "an entry cannot be read, and is left out");
                 }
-                Err(error) => {
-                    failed = Some(error);
-                    return ControlFlow::Break(());
-                }
+                Err(error) => return Err(error),
             }
-            ControlFlow::Continue(())
-        })?;
-        failed.map_or(Ok(()), Err)
+            Ok(ControlFlow::Continue(()))
+        })
     }
 }
 

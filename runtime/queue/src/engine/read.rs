@@ -147,10 +147,10 @@ pub(crate) fn at_ready(
     value: Bytes,
 ) -> Result<Found, QueueError> {
     let record = EntryRecord::decode(value)?;
-    let placed = !is_first_spot(key, &record);
-    let past = if placed { place(view, record.number)?.past } else { Past::default() };
+    let past = past(view, key, &record)?;
+    let placed = past.is_some();
     let at = if key.position < cursors.cursor(key.line)? { Whereabouts::Leased(key) } else { Whereabouts::Ready(key) };
-    Ok(Found { at, queue: key.line.queue, record, past, placed, result: None })
+    Ok(Found { at, queue: key.line.queue, record, past: past.unwrap_or_default(), placed, result: None })
 }
 
 /// The entry at a waiting key.
@@ -173,6 +173,11 @@ pub(crate) fn ended(at: Whereabouts, value: &Bytes) -> Result<Found, QueueError>
 /// Whether an entry stands where it was put when it was published: then it has no place.
 pub(crate) fn is_first_spot(key: ReadyKey, record: &EntryRecord) -> bool {
     key.position == record.number && key.line.lane == Lane::Normal && key.line.priority == record.priority
+}
+
+/// What has happened to the entry at a ready key; `None`: nothing, and it has no place.
+pub(crate) fn past(view: &dyn View, key: ReadyKey, record: &EntryRecord) -> Result<Option<Past>, QueueError> {
+    if is_first_spot(key, record) { Ok(None) } else { Ok(Some(place(view, record.number)?.past)) }
 }
 
 /// The place of an entry that must have one.

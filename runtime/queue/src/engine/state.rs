@@ -1,20 +1,21 @@
 //! What the writer knows without looking: queues, counts, lines, leases. Rebuilt from the store at every open.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::Bytes;
 use gristmill_core::{Clock, EntryId, Monotonic, QueueName, Timestamp};
 
 use super::Now;
+use super::dirty::Dirty;
 use super::entry::EntryRecord;
 use super::flight::{Flight, Lease};
 use super::ids::{EntryKey, SALT_MASK};
 use super::keys::{Family, Key, LaneKey, Meta, QueueId, ReadyKey, decode_number_key};
 use super::kv::Buckets;
+use super::line::Line;
 use super::log::Log;
 use super::rate::Pace;
-use super::read::is_first_spot;
+use super::read;
 use super::records::{
     ClaimRecord, Counts, LaneRecord, LeaseRecord, ListCursors, NumberRecord, QueueRecord, Record, StoreRecord,
     decode_options, encode_options,
@@ -53,36 +54,6 @@ pub(crate) struct State {
     dirty_lanes: Dirty<LaneKey>,
 }
 
-/// What has changed since the last commit. The same thing changes many times in a row.
-#[derive(Debug)]
-struct Dirty<T> {
-    last: Option<T>,
-    all: BTreeSet<T>,
-}
-
-impl<T: Copy + Ord> Dirty<T> {
-    const fn new() -> Self {
-        Self { last: None, all: BTreeSet::new() }
-    }
-
-    fn insert(&mut self, changed: T) {
-        if self.last != Some(changed) {
-            self.last = Some(changed);
-            self.all.insert(changed);
-        }
-    }
-
-    fn remove(&mut self, gone: &T) {
-        self.last = None;
-        self.all.remove(gone);
-    }
-
-    fn take(&mut self) -> BTreeSet<T> {
-        self.last = None;
-        std::mem::take(&mut self.all)
-    }
-}
-
 /// What holds for all queues.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
@@ -116,62 +87,6 @@ pub(crate) struct QueueState {
     pub(crate) from: ListCursors,
     pub(crate) lanes: BTreeMap<LaneKey, Line>,
     pace: Pace,
-}
-
-/// A line of ready entries, and as many of its first ones as fit into memory.
-#[derive(Debug, Default)]
-pub(crate) struct Line {
-    pub(crate) record: LaneRecord,
-    /// The first entries from the cursor on, without a gap.
-    pub(crate) window: VecDeque<(u64, Bytes)>,
-    window_bytes: usize,
-}
-
-impl Line {
-    /// Entries, and their bytes, that a line keeps in memory.
-    const MAX_ENTRIES: usize = 1_024;
-    const MAX_BYTES: usize = 1 << 20;
-
-    /// How many entries more it may keep.
-    pub(crate) fn room(&self) -> usize {
-        Self::MAX_ENTRIES.saturating_sub(self.window.len())
-    }
-
-    pub(crate) fn has_room(&self) -> bool {
-        self.window.len() < Self::MAX_ENTRIES && self.window_bytes < Self::MAX_BYTES
-    }
-
-    /// An entry that joins the end of the line.
-    pub(crate) fn joined(&mut self, position: u64, entry: Bytes) {
-        if self.window.len() as u64 == self.record.ready && self.has_room() {
-            self.remember(position, entry);
-        }
-        self.record.ready += 1;
-    }
-
-    pub(crate) fn remember(&mut self, position: u64, entry: Bytes) {
-        self.window_bytes += entry.len();
-        self.window.push_back((position, entry));
-    }
-
-    /// Takes the first entry; it is leased from now on.
-    pub(crate) fn pop(&mut self) -> Option<(u64, Bytes)> {
-        let (position, entry) = self.window.pop_front()?;
-        self.window_bytes -= entry.len();
-        self.record.cursor = position + 1;
-        self.record.ready = self.record.ready.saturating_sub(1);
-        Some((position, entry))
-    }
-
-    /// An entry leaves the middle of the line.
-    pub(crate) fn left(&mut self, position: u64) {
-        self.record.ready = self.record.ready.saturating_sub(1);
-        if let Ok(at) = self.window.binary_search_by_key(&position, |(position, _)| *position)
-            && let Some((_, entry)) = self.window.remove(at)
-        {
-            self.window_bytes -= entry.len();
-        }
-    }
 }
 
 impl QueueState {
@@ -293,7 +208,7 @@ impl State {
             let Meta::Lane(lane) = Meta::decode(key)? else { return Ok(()) };
             let record = LaneRecord::decode(value)?;
             if let Some(queue) = self.queues.get_mut(&lane.queue) {
-                queue.lanes.insert(lane, Line { record, ..Line::default() });
+                queue.lanes.insert(lane, Line::new(record));
             }
             Ok(())
         })
@@ -489,8 +404,7 @@ fn read_lease(
 ) -> Result<Option<Lease>, QueueError> {
     let Some(value) = view.get(Family::Ready, &key.encode())? else { return Ok(None) };
     let read = EntryRecord::decode(value).map_err(QueueError::from).and_then(|record| {
-        let is_first = is_first_spot(key, &record);
-        let past = if is_first { None } else { Some(super::read::place(view, record.number)?.past) };
+        let past = read::past(view, key, &record)?;
         Ok((record, past))
     });
     let (record, past) = match read {

@@ -279,13 +279,24 @@ pub(crate) fn for_each(
     prefix: &[u8],
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), QueueError>,
 ) -> Result<(), QueueError> {
+    let visit = |key: &[u8], value: &[u8]| visit(key, value).map(ControlFlow::Continue);
+    try_scan(view, family, prefix, &super::keys::after_prefix(prefix), visit)
+}
+
+/// Visits `from..to` in order, as [`View::scan`] does, until told to stop or something fails.
+pub(crate) fn try_scan(
+    view: &dyn View,
+    family: Family,
+    from: &[u8],
+    to: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, QueueError>,
+) -> Result<(), QueueError> {
     let mut failed = None;
-    view.scan(family, prefix, &super::keys::after_prefix(prefix), &mut |key, value| match visit(key, value) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
+    view.scan(family, from, to, &mut |key, value| {
+        visit(key, value).unwrap_or_else(|error| {
             failed = Some(error);
             ControlFlow::Break(())
-        }
+        })
     })?;
     failed.map_or(Ok(()), Err)
 }

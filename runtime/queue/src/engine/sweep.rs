@@ -18,7 +18,7 @@ use super::read::{self, Found};
 use super::records::TimerRecord;
 use super::settle::conclude;
 use super::state::State;
-use super::store::{Tx, View};
+use super::store::{Tx, View, try_scan};
 use crate::contract::{Holder, QueueError, Retention};
 
 /// The most entries that one sweep moves in one commit.
@@ -83,22 +83,16 @@ pub(crate) fn due(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Progre
         return Ok(Progress::Finished);
     }
     let mut found: Vec<(DueKey, Bytes)> = Vec::new();
-    let mut failed = None;
     let mut next_due = None;
-    tx.scan(Family::Due, &state.due_cursor, &[], &mut |key, value| {
-        match DueKey::decode(key) {
-            Ok(key) if key.time > now.wall || found.len() >= SWEEP => next_due = Some(key.time),
-            Ok(key) => {
-                found.push((key, Bytes::copy_from_slice(value)));
-                return ControlFlow::Continue(());
-            }
-            Err(error) => failed = Some(error),
+    try_scan(tx, Family::Due, &state.due_cursor, &[], |key, value| {
+        let key = DueKey::decode(key)?;
+        if key.time > now.wall || found.len() >= SWEEP {
+            next_due = Some(key.time);
+            return Ok(ControlFlow::Break(()));
         }
-        ControlFlow::Break(())
+        found.push((key, Bytes::copy_from_slice(value)));
+        Ok(ControlFlow::Continue(()))
     })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
     state.next_due = next_due;
     if let Some((last, _)) = found.last() {
         // Before anything is scheduled anew, which may set it back.
