@@ -6,6 +6,8 @@
 //! matter: a kill loses nothing that was written to the operating system.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers: whatever fails, fails the test")]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use gristmill_core::{Clock, EntryId, Event, ManualClock, Outcome, QueueName, RetryPolicy, State, SystemClock};
 use gristmill_queue::{
-    Claim, Confirm, Engine, EngineOptions, List, Publish, Queue, QueueOptions, Retention, RocksDb, Settle, SettleReply,
+    Claim, Confirm, Engine, EngineOptions, Publish, Queue, QueueOptions, Retention, RocksDb, Settle, SettleReply,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -132,19 +134,9 @@ impl Ledger {
 /// Every entry of a queue, by state.
 async fn entries(queue: &Engine, name: QueueName) -> BTreeMap<EntryId, (State, Option<String>)> {
     let mut entries = BTreeMap::new();
-    for state in State::ALL {
-        let mut cursor = None;
-        loop {
-            let page = queue.list(List { queue: name.clone(), state, limit: 1_000, cursor }).await.unwrap();
-            for entry in page.entries {
-                let known = entries.insert(entry.id.clone(), (entry.state, entry.event.subject.clone()));
-                assert_eq!(known, None, "{} is in two states", entry.id);
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
+    for entry in support::all_entries(queue, &name).await {
+        let known = entries.insert(entry.id.clone(), (entry.state, entry.event.subject.clone()));
+        assert_eq!(known, None, "{} is in two states", entry.id);
     }
     entries
 }

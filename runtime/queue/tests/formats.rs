@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_core::{ManualClock, Outcome, State, Timestamp};
-use gristmill_queue::{
-    self as contract, Claim, Confirm, Engine, EngineOptions, List, Queue, QueueError, RocksDb, Settle,
-};
+use gristmill_queue::{self as contract, Claim, Confirm, Engine, EngineOptions, Queue, QueueError, RocksDb, Settle};
 
 #[path = "../src/engine/verify/tests/lived_in.rs"]
 mod lived_in;
+mod support;
 
 const FORMATS: [&str; 1] = ["format-1"];
 /// A fixture stays small.
@@ -36,10 +35,7 @@ fn options() -> EngineOptions {
 
 fn copy(format: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(fixture(format)).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
-    }
+    support::copy(&fixture(format), directory.path());
     directory
 }
 
@@ -72,8 +68,7 @@ async fn write_the_fixture() {
         if !["LOG", "LOCK", "OPTIONS", "HOLDER"].iter().any(|useless| name.starts_with(useless)) {
             let mut bytes = std::fs::read(directory.path().join(&name)).unwrap();
             if name.ends_with(".log") {
-                // Without the room that was taken ahead.
-                bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+                bytes.truncate(support::end_of_log(&bytes));
             }
             std::fs::write(to.join(&name), bytes).unwrap();
         }
@@ -99,14 +94,10 @@ async fn everything_is_there(engine: &Engine) {
     let mut found: BTreeMap<State, usize> = BTreeMap::new();
     let mut sizes = BTreeMap::new();
     for queue in ["work", "keeps", "ordered", "paced", "copy"].map(lived_in::name) {
-        for state in State::ALL {
-            let list = List { queue: queue.clone(), state, limit: 1_000, cursor: None };
-            let entries = engine.list(list).await.unwrap().entries;
-            *found.entry(state).or_default() += entries.len();
-            for entry in entries {
-                assert_eq!(engine.get(entry.id.clone()).await.unwrap().as_ref().map(|found| found.state), Some(state));
-                *sizes.entry(entry.event.data.as_ref().map(Bytes::len)).or_insert(0) += 1;
-            }
+        for entry in support::all_entries(engine, &queue).await {
+            *found.entry(entry.state).or_default() += 1;
+            *sizes.entry(entry.event.data.as_ref().map(Bytes::len)).or_insert(0) += 1;
+            assert_eq!(engine.get(entry.id.clone()).await.unwrap(), Some(entry));
         }
     }
     assert!(State::ALL.iter().all(|state| found[state] > 0), "entries in every state: {found:?}");

@@ -6,6 +6,7 @@
 
 #[path = "power/shim.rs"]
 mod shim;
+mod support;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -17,8 +18,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gristmill_core::{EntryId, Event, Outcome, QueueName, State};
 use gristmill_queue::{
-    Claim, Confirm, Engine, EngineOptions, List, Publish, PublishError, Queue, QueueError, QueueOptions, RocksDb,
-    Settle, SettleReply,
+    Claim, Confirm, Engine, EngineOptions, Publish, PublishError, Queue, QueueError, QueueOptions, RocksDb, Settle,
+    SettleReply,
 };
 use shim::Shim;
 
@@ -120,20 +121,8 @@ enum Refused {
 }
 
 async fn entries(engine: &Engine, name: &str) -> Vec<(EntryId, State, Option<String>)> {
-    let mut entries = Vec::new();
-    for state in State::ALL {
-        let mut cursor = None;
-        loop {
-            let list = List { queue: queue(name), state, limit: 1_000, cursor };
-            let page = answered(engine.list(list)).await.unwrap();
-            entries.extend(page.entries.into_iter().map(|entry| (entry.id, entry.state, entry.event.subject.clone())));
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
-    }
-    entries
+    let entries = answered(support::all_entries(engine, &queue(name))).await;
+    entries.into_iter().map(|entry| (entry.id, entry.state, entry.event.subject.clone())).collect()
 }
 
 /// Publishes until the reserve is reached.

@@ -3,6 +3,7 @@
 
 #[path = "open/loss.rs"]
 mod loss;
+mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read as _};
@@ -13,9 +14,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gristmill_core::{EntryId, Event, Outcome, QueueName, State};
 use gristmill_queue::{
-    Change, Claim, Confirm, Engine, EngineOptions, List, OnLoss, Publish, Queue, QueueError, QueueOptions, RocksDb,
-    Settle, StateWrite, Transacted, Transaction,
+    Change, Claim, Confirm, Engine, EngineOptions, OnLoss, Publish, Queue, QueueError, QueueOptions, RocksDb, Settle,
+    StateWrite, Transacted, Transaction,
 };
+use support::copy;
 
 const DIRECTORY: &str = "GRISTMILL_OPEN_DIRECTORY";
 /// Nothing takes this long.
@@ -56,14 +58,11 @@ fn data(n: usize) -> Bytes {
 /// Every entry: its state and its event's id. What is not done yet has its data.
 async fn entries(engine: &Engine) -> BTreeMap<EntryId, (State, String)> {
     let mut entries = BTreeMap::new();
-    for state in State::ALL {
-        let list = List { queue: queue(), state, limit: 1_000, cursor: None };
-        for entry in engine.list(list).await.unwrap().entries {
-            if entry.state != State::Done {
-                assert_eq!(entry.event.data, Some(data(entry.event.id.parse().unwrap())), "{}", entry.event.id);
-            }
-            entries.insert(entry.id, (entry.state, entry.event.id.clone()));
+    for entry in support::all_entries(engine, &queue()).await {
+        if entry.state != State::Done {
+            assert_eq!(entry.event.data, Some(data(entry.event.id.parse().unwrap())), "{}", entry.event.id);
         }
+        entries.insert(entry.id, (entry.state, entry.event.id.clone()));
     }
     entries
 }
@@ -74,14 +73,6 @@ fn logs(directory: &Path) -> Vec<PathBuf> {
     let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
     logs.sort();
     logs
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
 }
 
 #[tokio::test]

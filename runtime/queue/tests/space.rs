@@ -1,6 +1,8 @@
 //! The space of deleted bodies comes back, and what lives is not copied without need.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers: whatever fails, fails the test")]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -49,7 +51,7 @@ fn files(directory: &Path, ending: Option<&str>) -> BTreeMap<String, u64> {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
         let size = match name.ends_with(".log") {
-            true => std::fs::read(entry.path()).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1),
+            true => support::end_of_log(&std::fs::read(entry.path()).unwrap()),
             false => entry.metadata().unwrap().len() as usize,
         };
         (name, size as u64)
