@@ -1,8 +1,9 @@
 //! Part of `make bench`: the embedded queue beside floors that do only the unavoidable work, and beside itself with much
 //! behind it.
 //!
-//! Every case runs interleaved with its floor, [`RUNS`] times unless its line says otherwise, on the same machine; medians
-//! of the runs' ratios are reported. Only ratios mean something on a shared machine. Arguments choose cases by a part of their name.
+//! Every case runs interleaved with its floor, [`RUNS`] times unless its line says otherwise, on the same machine;
+//! medians of the runs' ratios are reported. Only ratios mean something on a shared machine. Arguments choose cases by a
+//! part of their name.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark: whatever fails ends it")]
 #![allow(missing_docs, reason = "a program")]
 
@@ -118,7 +119,7 @@ fn paired(setting: Setting) -> Vec<Case> {
             unit: "µs",
             ours: Box::new(move |runtime| runtime.block_on(cases::wake_up(setting))),
             floor: Box::new(|_| 1_000.0),
-            floor_is: "1 ms",
+            floor_is: "1 ms; without fsync",
             target: Target::AtMost(1.0),
         },
     ]

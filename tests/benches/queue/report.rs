@@ -105,7 +105,8 @@ impl Report {
             Setting::Defaults => "all defaults",
         };
         println!(
-            "\nrocksdb, fsync, {with}; payload {PAYLOAD} B, batches of {BATCH}; medians of {RUNS} interleaved runs unless it says otherwise"
+            "\nrocksdb, {with}; payload {PAYLOAD} B, batches of {BATCH}; \
+             fsync, and medians of {RUNS} interleaved runs, unless a line says otherwise"
         );
         println!("{:<34} {:>12} {:>12} {:>8} {:>8}      floor", "case", "value", "floor", "ratio", "target");
         for line in &self.lines {
