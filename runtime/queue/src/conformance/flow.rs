@@ -5,7 +5,7 @@ use std::time::Duration;
 use gristmill_core::{Disposition, State, Timestamp};
 
 use super::Rig;
-use super::bench::{Bench, DAY, MINUTE, SECOND, ack, event, ids, reject, retry, three_attempts};
+use super::bench::{Bench, DAY, HOUR, MINUTE, SECOND, ack, event, ids, reject, retry, three_attempts};
 use super::ordering::with_keys;
 use crate::contract::{
     ActReply, Action, Claim, Due, Feature, KeyOptions, Limit, Publish, PublishError, QueueError, QueueOptions, Rate,
@@ -116,6 +116,20 @@ pub async fn every_key_has_a_rate_of_its_own(rig: impl Rig) {
     }
     bench.advance(MINUTE).await;
     assert_eq!(bench.keys(WhichKeys::Active).await, []);
+}
+
+/// However long an event takes by the rate of its key.
+pub async fn a_slow_rate_of_a_key_holds_for_days(rig: impl Rig) {
+    let key = KeyOptions { rate: rate(1.0 / (2.0 * 86_400.0), 1), concurrency: 5, ..KeyOptions::default() };
+    let Some(bench) = throttled_keys(rig, QueueOptions { key, ..QueueOptions::default() }).await else { return };
+    bench.publish_keyed(&["a1", "a2"]).await;
+    let first = bench.claim(9).await;
+    assert_eq!(ids(&first), ["a1"]);
+    bench.ack_all(&first).await;
+    bench.advance(30 * HOUR).await;
+    assert!(bench.claim(9).await.is_empty(), "one in two days");
+    bench.advance(19 * HOUR).await;
+    assert_eq!(ids(&bench.claim(9).await), ["a2"]);
 }
 
 /// A retry is a claim like any other.

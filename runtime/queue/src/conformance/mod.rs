@@ -156,6 +156,7 @@ rules! {
         a_request_that_makes_no_sense_is_refused;
     ordering:
         entries_of_a_key_are_handled_one_at_a_time_in_publish_order,
+        all_that_wait_go_when_the_concurrency_grows,
         entries_of_a_key_move_in_their_order,
         retries_and_deferrals_hold_their_key,
         a_release_and_a_crash_keep_the_key,
@@ -196,6 +197,7 @@ rules! {
         a_waiting_claim_is_woken_by_the_rate,
         a_clock_that_jumps_does_not_change_the_rate,
         every_key_has_a_rate_of_its_own,
+        a_slow_rate_of_a_key_holds_for_days,
         the_rate_of_a_key_holds_for_retries_too,
         a_full_queue_refuses_what_is_too_much,
         waiting_entries_fill_a_queue,

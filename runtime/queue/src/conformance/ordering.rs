@@ -6,7 +6,7 @@ use gristmill_core::{Disposition, Outcome, RetryPolicy, State};
 
 use super::Rig;
 use super::bench::{Bench, DAY, HOUR, SECOND, ack, defer, ids, reject, retry, three_attempts};
-use crate::contract::{Action, Claim, Delivery, Due, Feature, Publish, QueueOptions, Selection, WhichKeys};
+use crate::contract::{Action, Claim, Delivery, Due, Feature, KeyOptions, Publish, QueueOptions, Selection, WhichKeys};
 
 /// A bench whose engine has ordering keys; `None`: it has none, and says so.
 pub(super) async fn with_keys<R: Rig>(rig: R, options: QueueOptions) -> Option<Bench<R>> {
@@ -41,6 +41,22 @@ pub async fn entries_of_a_key_are_handled_one_at_a_time_in_publish_order(rig: im
         bench.settle(&claimed[0], ack()).await;
     }
     assert_eq!(bench.stats().await.waiting, 0);
+}
+
+/// Where many of a key may suddenly go, they go, however many they are.
+pub async fn all_that_wait_go_when_the_concurrency_grows(rig: impl Rig) {
+    let Some(bench) = with_keys(rig, QueueOptions::default()).await else { return };
+    let many: Vec<_> = (0..2_500).map(|number| format!("m{number}")).collect();
+    bench.publish_keyed(&many.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let first = bench.claim_one().await;
+    let key = KeyOptions { concurrency: 10_000, ..KeyOptions::default() };
+    bench.configure(QueueOptions { key, ..QueueOptions::default() }).await;
+    bench.settle(&first, ack()).await;
+    for _ in 0..3 {
+        bench.advance(SECOND).await;
+    }
+    let stats = bench.stats().await;
+    assert_eq!((stats.ready, stats.waiting, stats.done), (2_499, 0, 1));
 }
 
 /// Whoever moves all entries of a queue moves the order of each key as well, however many there are.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gristmill_core::{Attempt, OutcomeKind, Pattern, Timestamp};
+use gristmill_core::{Attempt, Outcome, OutcomeKind, Pattern, Timestamp};
 
 use super::Now;
 use super::chunk::Chunk;
@@ -234,7 +234,13 @@ fn pick_matching(
             cursors.insert(line, next);
         }
         for (key, record) in found {
-            picked.push(set_aside(state, tx, key, record)?);
+            match set_aside(state, tx, key, record) {
+                Ok(aside) => picked.push(aside),
+                Err(QueueError::Corrupt(problem)) => {
+                    tracing::error!(?key, problem, "an entry cannot be read; it is passed over and left where it is");
+                }
+                Err(error) => return Err(error),
+            }
         }
         if picked.len() >= max || examined >= MAX_EXAMINED {
             *stopped = examined >= MAX_EXAMINED;
@@ -344,6 +350,18 @@ fn ack(
     let mut claimed = Vec::with_capacity(picked.len());
     for (delivery, Picked { key, record, past, .. }) in (first..).zip(picked) {
         let attempt = past.as_ref().map_or(0, |past| past.attempts).saturating_add(1);
+        // The body may be gone before the claimant reads it.
+        let body = match super::body::load(tx, &record.event) {
+            Ok(body) => body,
+            Err(QueueError::Corrupt(problem)) => {
+                let mut hand = moves::take_leased(state, tx, key, (record, past))?;
+                let reason = format!("the stored event cannot be read: {problem}");
+                moves::note(&mut hand.past, &Outcome::Reject { reason }, now);
+                moves::put_dead(state, tx, hand, now)?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         state.queue_mut(queue)?.totals.acked += 1;
         claimed.push(Claimed {
             lease: LeaseToken { incarnation: state.incarnation, delivery },
@@ -354,8 +372,7 @@ fn ack(
             enqueued_at: record.enqueued_at,
             key: shared_key(record.key()),
             event: record.event.clone(),
-            // It may be gone before the claimant reads it.
-            body: super::body::load(tx, &record.event)?,
+            body,
         });
         let mut hand = moves::take_leased(state, tx, key, (record, past))?;
         hand.past.attempts = attempt;

@@ -313,15 +313,7 @@ impl Queue for Engine {
 
     async fn configure(&self, queue: QueueName, options: QueueOptions) -> Result<(), QueueError> {
         options.check(&queue)?;
-        let attribute = options.key.attribute.as_deref().map(Arc::from);
-        let name = queue.clone();
-        self.call(|answer| Command::Configure(queue, Box::new(options), answer)).await?;
-        let mut attributes = self.shared.key_attributes.write().unwrap_or_else(PoisonError::into_inner);
-        match attribute {
-            Some(attribute) => attributes.insert(name, attribute),
-            None => attributes.remove(&name),
-        };
-        Ok(())
+        self.call(|answer| Command::Configure(queue, Box::new(options), answer)).await
     }
 
     async fn publish(&self, batch: Vec<Publish>) -> Result<Published, QueueError> {
@@ -345,7 +337,10 @@ impl Queue for Engine {
         let command = ClaimCommand { queue: queue.clone(), request, wait };
         let reply = self.send(|answer| Command::Claim(command, answer)).await?;
         let claimed = Granted { engine: self, reply }.wait().await?;
-        self.deliver(&queue, claimed).await
+        let mut held = Held { engine: self, leases: claimed.iter().map(|claimed| claimed.lease).collect() };
+        let deliveries = self.deliver(&queue, claimed).await?;
+        held.leases.clear();
+        Ok(deliveries)
     }
 
     async fn settle(&self, batch: Vec<Settle>, confirm: Confirm) -> Result<Vec<SettleReply>, QueueError> {
@@ -421,6 +416,20 @@ impl Queue for Engine {
 
 fn too_many(what: &str) -> QueueError {
     QueueError::InvalidRequest(format!("a {what} makes at most {MAX_PUBLISH} entries: split it into smaller batches"))
+}
+
+/// Leases that nobody has heard of yet. Dropped, it gives them back.
+struct Held<'a> {
+    engine: &'a Engine,
+    leases: Vec<LeaseToken>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.leases.is_empty() {
+            self.engine.give_back(std::mem::take(&mut self.leases));
+        }
+    }
 }
 
 /// A claim that waits for its answer. Dropped before it was heard, it gives back what it was granted.

@@ -234,7 +234,9 @@ impl Buckets {
     /// From now on until its lease ends, the buckets that the transaction touched are the delivery's own.
     pub(crate) fn reserve(&mut self, transaction: &Transaction, delivery: u64) {
         for id in self.touched(transaction) {
-            self.reserved.entry(id).or_insert(delivery);
+            // Of two that want each other's buckets, the older one gets them all.
+            let holder = self.reserved.entry(id).or_insert(delivery);
+            *holder = delivery.min(*holder);
         }
     }
 

@@ -86,6 +86,15 @@ impl Shared {
         self.names.write().unwrap_or_else(PoisonError::into_inner).insert(id, name);
     }
 
+    /// Events for the queue that come without an ordering key take it from this attribute.
+    pub(crate) fn keyed_by(&self, queue: QueueName, attribute: Option<Arc<str>>) {
+        let mut attributes = self.key_attributes.write().unwrap_or_else(PoisonError::into_inner);
+        match attribute {
+            Some(attribute) => attributes.insert(queue, attribute),
+            None => attributes.remove(&queue),
+        };
+    }
+
     /// What the publisher is told of an entry.
     pub(crate) fn entry_refs(&self, keys: &[EntryKey]) -> Vec<EntryRef> {
         let (names, salt) = (self.names.read().unwrap_or_else(PoisonError::into_inner), self.salt());

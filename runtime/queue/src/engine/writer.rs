@@ -347,9 +347,11 @@ impl Writer {
         let Self { state, .. } = self;
         match command {
             Command::Configure(name, options, answer) => {
+                let attribute = options.key.attribute.as_deref().map(Arc::from);
                 let result = state.configure(&mut batch.tx, name.clone(), *options);
                 if let Ok(id) = state.queue_id(&name) {
-                    self.shared.name(id, name);
+                    self.shared.name(id, name.clone());
+                    self.shared.keyed_by(name, attribute);
                 }
                 batch.answer_on_sync(answer, result);
             }
