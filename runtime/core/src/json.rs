@@ -1,6 +1,7 @@
 //! The CloudEvents JSON format: one event (structured mode), or an array of them (batched mode).
 //!
 //! JSON data is kept as the very text that was published, so that numbers keep their digits and objects their order.
+//! Programs that are no more than programs get an event as one [`line`], and write [drafts](parse_draft).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,9 +24,41 @@ pub const BATCH: &str = "application/cloudevents-batch+json";
 /// # Errors
 /// When the text is not a JSON object, or its members are not those of a CloudEvents 1.0 event.
 pub fn parse(text: &[u8]) -> Result<Event, EventError> {
-    let members: BTreeMap<Cow<'_, str>, &RawValue> =
-        serde_json::from_slice(text).map_err(|error| EventError::Json(error.to_string()))?;
-    from_members(members)
+    from_members(members(text)?, None)
+}
+
+/// What an event has that does not say so itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its id.
+    pub id: String,
+    /// Its source.
+    pub source: String,
+}
+
+/// Parses and validates one event that may leave out `specversion`, and what `origin` knows.
+///
+/// # Errors
+/// As [`parse`] has them.
+pub fn parse_draft(text: &[u8], origin: Origin) -> Result<Event, EventError> {
+    from_members(members(text)?, Some(origin))
+}
+
+/// The event on one line, with its end.
+///
+/// # Errors
+/// When it cannot be written as JSON, which no valid event is known to cause.
+pub fn line(event: &Event) -> Result<Vec<u8>, EventError> {
+    let mut text = serde_json::to_vec(&Structured(event)).map_err(json_error)?;
+    // JSON data is as it was published. Outside its strings a line's end means no more than a blank, and inside there
+    // is none.
+    for byte in &mut text {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// Parses an array of events; each is judged by itself.
@@ -33,7 +66,7 @@ pub fn parse(text: &[u8]) -> Result<Event, EventError> {
 /// # Errors
 /// When the text is not a JSON array.
 pub fn parse_batch(text: &[u8]) -> Result<Vec<Result<Event, EventError>>, EventError> {
-    let items: Vec<&RawValue> = serde_json::from_slice(text).map_err(|error| EventError::Json(error.to_string()))?;
+    let items: Vec<&RawValue> = serde_json::from_slice(text).map_err(json_error)?;
     Ok(items.into_iter().map(|item| parse(item.get().as_bytes())).collect())
 }
 
@@ -83,15 +116,28 @@ fn json_text(event: &Event) -> Option<&RawValue> {
     serde_json::from_slice(data).ok()
 }
 
-fn from_members(mut members: BTreeMap<Cow<'_, str>, &RawValue>) -> Result<Event, EventError> {
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+fn members(text: &[u8]) -> Result<Members<'_>, EventError> {
+    serde_json::from_slice(text).map_err(json_error)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+fn json_error(error: serde_json::Error) -> EventError {
+    EventError::Json(error.to_string())
+}
+
+fn from_members(mut members: Members<'_>, origin: Option<Origin>) -> Result<Event, EventError> {
     match take(&mut members, "specversion")?.as_deref() {
         Some("1.0") => {}
         Some(other) => return Err(invalid("specversion", &format!("is {other:?}; only \"1.0\" is understood"))),
+        None if origin.is_some() => {}
         None => return Err(EventError::Missing("specversion")),
     }
+    let (id, source) = origin.map(|origin| (origin.id, origin.source)).unzip();
     let mut event = Event {
-        id: take(&mut members, "id")?.ok_or(EventError::Missing("id"))?,
-        source: take(&mut members, "source")?.ok_or(EventError::Missing("source"))?,
+        id: take(&mut members, "id")?.or(id).ok_or(EventError::Missing("id"))?,
+        source: take(&mut members, "source")?.or(source).ok_or(EventError::Missing("source"))?,
         ty: take(&mut members, "type")?.ok_or(EventError::Missing("type"))?,
         subject: take(&mut members, "subject")?,
         time: take(&mut members, "time")?,
@@ -186,6 +232,32 @@ mod tests {
         let string = round_trip(&format!(r#"{head}"data":"text"}}"#));
         assert_eq!(string.data.unwrap(), "\"text\"");
         assert_eq!(round_trip(&format!(r#"{head}"data":null}}"#)).data, None);
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_its_data_looks_like() {
+        let mut event = Event::new("1", "/s", "t");
+        event.data = Some(Bytes::from_static(b"{\r\n  \"a\": \"x\\ny\",\n  \"b\": 1.10\n}\n"));
+        event.subject = Some("line\nbreak".to_owned());
+        let text = line(&event).unwrap();
+        assert_eq!(text.iter().filter(|&&byte| byte == b'\n').count(), 1, "{}", String::from_utf8_lossy(&text));
+        assert!(text.ends_with(b"}\n") && !text.contains(&b'\r'));
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(value["data"]["a"], "x\ny");
+        assert_eq!(value["subject"], "line\nbreak");
+    }
+
+    #[test]
+    fn a_draft_may_leave_out_what_its_origin_knows() {
+        let origin = || Origin { id: "e7-1".to_owned(), source: "/handlers/shop".to_owned() };
+        let draft = parse_draft(br#"{"type":"t","data":[1]}"#, origin()).unwrap();
+        assert_eq!((draft.id.as_str(), draft.source.as_str()), ("e7-1", "/handlers/shop"));
+        assert_eq!(draft.data.unwrap(), "[1]");
+        let whole = parse_draft(br#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#, origin()).unwrap();
+        assert_eq!(whole, Event::new("1", "/s", "t"));
+        for text in [&br#"{"specversion":"0.3","type":"t"}"#[..], b"{}", br#"{"type":"t","id":""}"#, b"\"\xff\""] {
+            assert!(parse_draft(text, origin()).is_err(), "{}", String::from_utf8_lossy(text));
+        }
     }
 
     #[test]

@@ -61,6 +61,11 @@ pub enum Outcome {
         /// Which event.
         reason: String,
     },
+    /// The handler, a plain program, says that it succeeded, but what it wrote is no event that it may emit.
+    InvalidOutput {
+        /// Which line, and what is wrong with it.
+        reason: String,
+    },
     /// The lease ended before anybody settled the delivery.
     Expired,
     /// The process that held the lease died.
@@ -79,7 +84,7 @@ pub enum Outcome {
     Released,
 }
 
-/// The name of an outcome, as histories, metrics and JSON show it.
+/// The name of an outcome, as histories, metrics and JSON show it. Stored by position: new ones come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "documented at Outcome")]
@@ -98,6 +103,7 @@ pub enum OutcomeKind {
     TimeToLive,
     MaxAge,
     Released,
+    InvalidOutput,
 }
 
 impl OutcomeKind {
@@ -119,6 +125,7 @@ impl OutcomeKind {
             Self::TimeToLive => "time_to_live",
             Self::MaxAge => "max_age",
             Self::Released => "released",
+            Self::InvalidOutput => "invalid_output",
         }
     }
 }
@@ -148,6 +155,7 @@ impl Outcome {
             Self::TimeToLive { .. } => OutcomeKind::TimeToLive,
             Self::MaxAge { .. } => OutcomeKind::MaxAge,
             Self::Released => OutcomeKind::Released,
+            Self::InvalidOutput { .. } => OutcomeKind::InvalidOutput,
         }
     }
 
@@ -167,7 +175,8 @@ impl Outcome {
             | Self::HostError { reason }
             | Self::TimeToLive { reason }
             | Self::MaxAge { reason }
-            | Self::Loop { reason } => reason,
+            | Self::Loop { reason }
+            | Self::InvalidOutput { reason } => reason,
         };
         let end = reason.floor_char_boundary(MAX_REASON_LEN);
         reason.get(..end)
@@ -189,7 +198,8 @@ mod tests {
 
     #[test]
     fn kinds_are_named_alike_in_json_and_tables() {
-        for kind in [OutcomeKind::Ack, OutcomeKind::OutOfMemory, OutcomeKind::HostError, OutcomeKind::Timeout] {
+        use OutcomeKind::{Ack, HostError, InvalidOutput, OutOfMemory, Timeout};
+        for kind in [Ack, OutOfMemory, HostError, Timeout, InvalidOutput] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
     }

@@ -91,6 +91,7 @@ impl RetryPolicy {
             | Outcome::Timeout { .. }
             | Outcome::OutOfMemory { .. }
             | Outcome::HostError { .. }
+            | Outcome::InvalidOutput { .. }
             | Outcome::Expired => Disposition::Retry(self.backoff.delay(attempt, random)),
         }
     }
@@ -136,9 +137,13 @@ mod tests {
     #[test]
     fn attempts_end() {
         let policy = RetryPolicy { max_attempts: Some(3), ..RetryPolicy::default() };
-        for outcome in
-            [trap(), Outcome::Lost, Outcome::Expired, Outcome::Retry { reason: String::new(), after: Some(MIN_DELAY) }]
-        {
+        for outcome in [
+            trap(),
+            Outcome::Lost,
+            Outcome::Expired,
+            Outcome::InvalidOutput { reason: String::new() },
+            Outcome::Retry { reason: String::new(), after: Some(MIN_DELAY) },
+        ] {
             assert!(matches!(policy.decide(2, &outcome, MIDDLE), Disposition::Retry(_)), "{outcome:?}");
             assert_eq!(policy.decide(3, &outcome, MIDDLE), Disposition::DeadLetter, "{outcome:?}");
         }
