@@ -1,15 +1,18 @@
-//! Compiles the guests for wasm32-wasip2, with a cargo of its own, and copies them beside this package's other output.
+//! Compiles the guests, with a cargo of its own, and copies them beside this package's other output: components for
+//! wasm32-wasip2, and a plain program for wasm32-wasip1 as well.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
-const TARGET: &str = "wasm32-wasip2";
+const COMPONENT: &str = "wasm32-wasip2";
+const MODULE: &str = "wasm32-wasip1";
 const PROFILE: &str = "guest";
-const PACKAGES: [&str; 4] =
-    ["gristmill-guest-components", "gristmill-plugin-log", "quickstart-orders", "quickstart-receipts"];
+const PROGRAMS: &str = "gristmill-guest-programs";
+const PACKAGES: [&str; 5] =
+    ["gristmill-guest-components", "gristmill-plugin-log", "quickstart-orders", "quickstart-receipts", PROGRAMS];
 /// What the guests are made of, below the root of the workspace.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "Cargo.toml",
     "Cargo.lock",
     "wit",
@@ -17,6 +20,7 @@ const SOURCES: [&str; 7] = [
     "plugins",
     "examples/quickstart/handlers",
     "tests/guests/components",
+    "tests/guests/programs",
 ];
 
 fn main() -> ExitCode {
@@ -38,27 +42,38 @@ fn build() -> Result<(), String> {
     }
     // A directory of its own: the cargo that waits for this build holds the lock of the other.
     let target_dir = target_dir(&out).join("guests");
-    compile(root, &target_dir)?;
-    let built = target_dir.join(TARGET).join(PROFILE);
+    compile(root, &target_dir, COMPONENT, &PACKAGES, &["--lib", "--bins", "--examples"])?;
+    compile(root, &target_dir, MODULE, &[PROGRAMS], &["--bins"])?;
+    let components = target_dir.join(COMPONENT).join(PROFILE);
+    let modules = target_dir.join(MODULE).join(PROFILE);
     for (directory, names) in [
-        (built.join("examples"), &["acker", "actor"][..]),
-        (built, &["gristmill_plugin_log", "quickstart_orders", "quickstart_receipts"]),
+        (components.join("examples"), &[("acker", "acker"), ("actor", "actor")][..]),
+        (
+            components,
+            &[
+                ("gristmill_plugin_log", "gristmill_plugin_log"),
+                ("quickstart_orders", "quickstart_orders"),
+                ("quickstart_receipts", "quickstart_receipts"),
+                ("program", "program_component"),
+            ],
+        ),
+        (modules, &[("program", "program_module")]),
     ] {
-        for name in names {
-            let file = format!("{name}.wasm");
-            let from = directory.join(&file);
-            fs::copy(&from, out.join(&file)).map_err(|error| format!("copying {}: {error}", from.display()))?;
+        for (from, to) in names {
+            let from = directory.join(from).with_extension("wasm");
+            let to = out.join(to).with_extension("wasm");
+            fs::copy(&from, to).map_err(|error| format!("copying {}: {error}", from.display()))?;
         }
     }
     println!("cargo::rustc-env=GRISTMILL_GUESTS={}", out.display());
     Ok(())
 }
 
-fn compile(root: &Path, target_dir: &Path) -> Result<(), String> {
+fn compile(root: &Path, target_dir: &Path, target: &str, packages: &[&str], kinds: &[&str]) -> Result<(), String> {
     let mut cargo = Command::new(variable("CARGO")?);
-    cargo.current_dir(root).args(["build", "--locked", "--quiet", "--lib", "--examples"]);
-    cargo.args(["--target", TARGET, "--profile", PROFILE]).arg("--target-dir").arg(target_dir);
-    for package in PACKAGES {
+    cargo.current_dir(root).args(["build", "--locked", "--quiet"]).args(kinds);
+    cargo.args(["--target", target, "--profile", PROFILE]).arg("--target-dir").arg(target_dir);
+    for package in packages {
         cargo.args(["--package", package]);
     }
     // What the outer cargo set for native code, and for clippy.
@@ -70,15 +85,15 @@ fn compile(root: &Path, target_dir: &Path) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    if !target_is_installed()? {
-        return Err(format!("the guests need the target {TARGET}; install it with: rustup target add {TARGET}"));
+    if !is_installed(target)? {
+        return Err(format!("the guests need the target {target}; install it with: rustup target add {target}"));
     }
     Err(format!("the guests do not compile:\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-fn target_is_installed() -> Result<bool, String> {
+fn is_installed(target: &str) -> Result<bool, String> {
     let output = Command::new(variable("RUSTC")?)
-        .args(["--print", "target-libdir", "--target", TARGET])
+        .args(["--print", "target-libdir", "--target", target])
         .output()
         .map_err(|error| format!("cannot run rustc: {error}"))?;
     Ok(Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())

@@ -1,4 +1,4 @@
-//! The guest components that tests run. Building this package builds them; whoever depends on it can read them.
+//! The guests that tests run. Building this package builds them; whoever depends on it can read them.
 //!
 //! ```
 //! let component = std::fs::read(gristmill_test_guests::path("acker")).unwrap();
@@ -17,8 +17,13 @@ pub const PLUGIN_LOG: &str = "gristmill_plugin_log";
 pub const QUICKSTART_ORDERS: &str = "quickstart_orders";
 /// The quickstart's handler of receipts.
 pub const QUICKSTART_RECEIPTS: &str = "quickstart_receipts";
+/// Does what the event's type says, as a plain program: see the table in `programs/src/program.rs`.
+pub const PROGRAM_COMPONENT: &str = "program_component";
+/// The same program as a core module, for WASI preview 1.
+pub const PROGRAM_MODULE: &str = "program_module";
 /// Every guest.
-pub const ALL: [&str; 5] = [ACKER, ACTOR, PLUGIN_LOG, QUICKSTART_ORDERS, QUICKSTART_RECEIPTS];
+pub const ALL: [&str; 7] =
+    [ACKER, ACTOR, PLUGIN_LOG, QUICKSTART_ORDERS, QUICKSTART_RECEIPTS, PROGRAM_COMPONENT, PROGRAM_MODULE];
 
 /// The file of a guest.
 ///
@@ -47,10 +52,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_guest_is_a_component() {
+    fn every_guest_but_one_is_a_component() {
         for name in ALL {
-            // The magic number, and the version and layer of a component.
-            assert_eq!(bytes(name)[..8], *b"\0asm\x0d\x00\x01\x00", "{name}");
+            // The magic number, and the version and layer.
+            let expected = if name == PROGRAM_MODULE { b"\0asm\x01\x00\x00\x00" } else { b"\0asm\x0d\x00\x01\x00" };
+            assert_eq!(bytes(name)[..8], *expected, "{name}");
         }
     }
 
@@ -60,7 +66,7 @@ mod tests {
             let import = b"gristmill:events/emitter@0.1.0";
             bytes(name).windows(import.len()).any(|window| window == import)
         };
-        assert_eq!(ALL.map(emits), [false, true, false, true, false]);
+        assert_eq!(ALL.map(emits), [false, true, false, true, false, false, false]);
     }
 
     #[test]
