@@ -6,10 +6,12 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime_wasi::I32Exit;
 
 use crate::bindings::EventHost;
 use crate::error::HostError;
 use crate::options::{HostOptions, MAX_INSTANCES};
+use crate::provided::PREVIEW1;
 use crate::state::State;
 
 /// A handler that computes gives way to others after this long; also the precision of its time-out.
@@ -40,6 +42,7 @@ pub struct Host {
 struct Shared {
     engine: Engine,
     linker: Linker<State>,
+    module_linker: wasmtime::Linker<State>,
     pool: Arc<Semaphore>,
     instances: u32,
 }
@@ -57,17 +60,24 @@ impl Host {
         }
         let engine = Engine::new(&config(instances)).map_err(HostError::Engine)?;
         let linker = linker(&engine).map_err(HostError::Engine)?;
+        let module_linker = module_linker(&engine).map_err(HostError::Engine)?;
         start_ticker(&engine).map_err(HostError::Ticker)?;
         let pool = Arc::new(Semaphore::new(instances as usize));
-        Ok(Self { shared: Arc::new(Shared { engine, linker, pool, instances }) })
+        Ok(Self { shared: Arc::new(Shared { engine, linker, module_linker, pool, instances }) })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.shared.engine
     }
 
+    /// Of components.
     pub(crate) fn linker(&self) -> &Linker<State> {
         &self.shared.linker
+    }
+
+    /// Of core modules.
+    pub(crate) fn module_linker(&self) -> &wasmtime::Linker<State> {
+        &self.shared.module_linker
     }
 
     /// Permits for the pool, as many as instances.
@@ -123,6 +133,16 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     EventHost::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+/// Links WASI preview 1.
+fn module_linker(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<State>> {
+    let mut linker = wasmtime::Linker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, State::preview1)?;
+    // Its own takes a status of 126 or more for a mistake, and programs exit with 255 when they mean -1.
+    linker.allow_shadowing(true);
+    linker.func_wrap(PREVIEW1, "proc_exit", |status: i32| -> wasmtime::Result<()> { Err(I32Exit(status).into()) })?;
     Ok(linker)
 }
 

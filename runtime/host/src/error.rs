@@ -1,9 +1,8 @@
 //! Why a host cannot be made, and why a component is not loaded.
 
+use crate::interfaces::Interface;
 use crate::provided;
 
-/// The interface that a handler exports.
-pub(crate) const HANDLER: &str = "gristmill:events/handler@0.1.0";
 /// The interface that needs an `emit` grant.
 pub(crate) const EMITTER: &str = "gristmill:events/emitter";
 
@@ -40,13 +39,27 @@ pub enum LoadError {
         /// What to do about it.
         advice: &'static str,
     },
-    /// A module without the component's layer around it.
+    /// A core module that is no command.
     #[error(
-        "this is a core WebAssembly module, not a component\n\
-         build it as a component: `cargo build --target wasm32-wasip2`, or wrap what there is: \
-         `wasm-tools component new module.wasm -o component.wasm`"
+        "this is a core WebAssembly module, neither a component nor a WASI preview 1 command\n{}\n{}",
+        listed("it exports", exports),
+        core_module_advice(exports, *carries_type)
     )]
-    CoreModule,
+    CoreModule {
+        /// What it exports.
+        exports: Vec<String>,
+        /// Whether it is the inner part of a component.
+        carries_type: bool,
+    },
+    /// A core module that has a command's entry, and yet is none.
+    #[error(
+        "this core WebAssembly module exports `_start`, but is no WASI preview 1 command: {reason}\n\
+         build it as a program: `cargo build --target wasm32-wasip1`, `GOOS=wasip1 GOARCH=wasm go build`"
+    )]
+    BadCommand {
+        /// What is wrong.
+        reason: String,
+    },
     /// It begins as WebAssembly does, but cannot be read to its end.
     #[error(
         "the component is damaged: {reason}\nit was cut short or changed after it was built: copy or build it again"
@@ -67,7 +80,9 @@ pub enum LoadError {
     },
     /// A component, but no handler.
     #[error(
-        "the component does not export {HANDLER}\n{}\n{}",
+        "the component exports nothing that this host calls: neither {} nor {}\n{}\n{}",
+        Interface::Handler,
+        Interface::Run,
         listed("it exports", exports),
         no_handler_advice(exports)
     )]
@@ -75,9 +90,24 @@ pub enum LoadError {
         /// What it exports.
         exports: Vec<String>,
     },
+    /// It does not have the interface that was asked for.
+    #[error(
+        "the interface {} is asked for, but {}\n{}\nask for one that is there, or leave `interface` out",
+        asked.name(),
+        other_interface(*asked, *is_module),
+        listed("it exports", exports)
+    )]
+    OtherInterface {
+        /// What was asked for.
+        asked: Interface,
+        /// Whether it is a core module, rather than a component.
+        is_module: bool,
+        /// What it exports.
+        exports: Vec<String>,
+    },
     /// It imports what nobody provides.
     #[error(
-        "the component imports what this host does not provide:\n{}\nbuild the component without {}",
+        "it imports what this host does not provide:\n{}\nbuild it without {}",
         unknown_imports(imports),
         them(imports)
     )]
@@ -125,23 +155,54 @@ pub enum LoadError {
     Interrupted,
 }
 
+/// The most names in a list: a module may export thousands.
+const MAX_LISTED: usize = 20;
+
 fn listed(title: &str, names: &[String]) -> String {
     if names.is_empty() {
         return format!("{title} nothing");
     }
-    names.iter().fold(format!("{title}:"), |text, name| text + "\n  - " + &printable(name))
+    let list = names.iter().take(MAX_LISTED).fold(format!("{title}:"), |text, name| text + "\n  - " + &printable(name));
+    match names.len().saturating_sub(MAX_LISTED) {
+        0 => list,
+        more => format!("{list}\n  … and {more} more"),
+    }
+}
+
+fn core_module_advice(exports: &[String], carries_type: bool) -> &'static str {
+    if carries_type {
+        "it carries the type of a component: make it one, with `wasm-tools component new module.wasm -o component.wasm`, \
+         or by building it for wasm32-wasip2"
+    } else if exports.iter().any(|name| name == "_initialize") {
+        "it is a library (`_initialize` and no `_start`): give it a `main`, so that it is a program, \
+         or build it as a component: `cargo build --target wasm32-wasip2`"
+    } else {
+        "a command exports `_start`: build a program for WASI preview 1, such as `cargo build --target wasm32-wasip1` or \
+         `GOOS=wasip1 GOARCH=wasm go build`, or a component: `cargo build --target wasm32-wasip2`"
+    }
 }
 
 fn no_handler_advice(exports: &[String]) -> String {
     let exports_any = |prefixes: &[&str]| exports.iter().any(|name| prefixes.iter().any(|p| name.starts_with(p)));
     if exports_any(&["gristmill:events/handler@"]) {
         "it was built against another version of gristmill:events: build it against 0.1.0".to_owned()
-    } else if exports_any(&["gristmill:events/batch-handler@", "wasi:cli/run@", "wasi:http/", "wasi:messaging/"]) {
-        format!(
-            "this version of Gristmill runs {HANDLER} only: implement the world `event-handler` of gristmill:events"
-        )
+    } else if exports_any(&["wasi:cli/run@"]) {
+        "it was built against another version of WASI: build it against 0.2".to_owned()
+    } else if exports_any(&["gristmill:events/batch-handler@", "wasi:http/", "wasi:messaging/"]) {
+        "this version of Gristmill does not run what it exports: implement the world `event-handler` of gristmill:events"
+            .to_owned()
     } else {
-        "implement the world `event-handler` of gristmill:events, in Rust with `#[gristmill_sdk::handler]`".to_owned()
+        "implement the world `event-handler` of gristmill:events, in Rust with `#[gristmill_sdk::handler]`, or give it a \
+         `main`"
+            .to_owned()
+    }
+}
+
+fn other_interface(asked: Interface, is_module: bool) -> &'static str {
+    match (asked, is_module) {
+        (_, true) => "this is a core WebAssembly module, and only a component has it",
+        (Interface::Command, false) => "this is a component, and only a core WebAssembly module has it",
+        (_, false) => "the component does not export it",
     }
 }
 

@@ -3,25 +3,41 @@
 use sha2::{Digest, Sha256};
 use wasmparser::{ComponentTypeRef, Parser, Payload, TypeBounds};
 
-use crate::error::{EMITTER, HANDLER, LoadError};
+use crate::error::{EMITTER, LoadError};
+use crate::interfaces::Interface;
 use crate::options::Grants;
 use crate::provided::{self, ImportStatus};
 
-/// An interface that a component imports.
+/// An interface that a component imports, or a function that a command does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
-    /// Its name with its version, such as `wasi:io/streams@0.2.6`.
+    /// Its name with its version, such as `wasi:io/streams@0.2.6`; of a function, `wasi_snapshot_preview1::fd_read`.
     pub name: String,
     /// What the component gets.
     pub status: ImportStatus,
 }
 
-/// The outer names of a component.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Outline {
-    imports: Vec<String>,
-    exports: Vec<String>,
+/// The outer names of a component or a core module.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
+    pub(crate) form: Form,
+    pub(crate) imports: Vec<String>,
+    pub(crate) exports: Vec<String>,
 }
+
+/// The two things that a WebAssembly file may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Component,
+    /// A core module.
+    Module {
+        /// It is meant to become a component: its type is in there already.
+        carries_type: bool,
+    },
+}
+
+/// How the section is called that says what component a module is to become.
+const COMPONENT_TYPE: &str = "component-type";
 
 /// `sha256:` and 64 hexadecimal digits.
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -46,16 +62,19 @@ pub(crate) fn expect_wasm(bytes: &[u8]) -> Result<(), LoadError> {
     Err(LoadError::NotWasm { found, advice })
 }
 
-/// Checks that `bytes` are a component that this host can run as a handler under `grants`; returns its imports.
-pub(crate) fn expect_handler(bytes: &[u8], grants: &Grants) -> Result<Vec<Import>, LoadError> {
-    let Outline { imports, exports } = outline(bytes)?;
-    if !exports.iter().any(|name| name == HANDLER) {
-        return Err(LoadError::NoHandler { exports });
-    }
-    let mut known = Vec::with_capacity(imports.len());
+/// What becomes of the imports, if all of them are there and may be used under `grants`.
+pub(crate) fn expect_imports(
+    outline: &Outline,
+    interface: Interface,
+    grants: &Grants,
+) -> Result<Vec<Import>, LoadError> {
+    let mut known = Vec::with_capacity(outline.imports.len());
     let mut unknown = Vec::new();
-    for name in imports {
+    for name in outline.imports.iter().cloned() {
         match provided::status(&name) {
+            Some(_) if interface.reads_stdin() && name.starts_with("wasi:cli/stdin@") => {
+                known.push(Import { name, status: ImportStatus::Provided });
+            }
             Some(status) => known.push(Import { name, status }),
             None => unknown.push(name),
         }
@@ -70,34 +89,65 @@ pub(crate) fn expect_handler(bytes: &[u8], grants: &Grants) -> Result<Vec<Import
     Ok(known)
 }
 
-fn outline(bytes: &[u8]) -> Result<Outline, LoadError> {
-    if Parser::is_core_wasm(bytes) {
-        return Err(LoadError::CoreModule);
+impl Outline {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, LoadError> {
+        let is_module = Parser::is_core_wasm(bytes);
+        let form = if is_module { Form::Module { carries_type: false } } else { Form::Component };
+        let mut outline = Self { form, imports: Vec::new(), exports: Vec::new() };
+        let mut depth = 0u32;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload.map_err(damaged)? {
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth = depth.saturating_add(1),
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                payload if depth == 0 => outline.note(payload).map_err(damaged)?,
+                _ => {}
+            }
+        }
+        Ok(outline)
     }
-    let mut outline = Outline::default();
-    let mut depth = 0u32;
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(damaged)? {
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth = depth.saturating_add(1),
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentImportSection(section) if depth == 0 => {
+
+    /// The export of a component whose name fits.
+    pub(crate) fn component_export(&self, fits: impl Fn(&str) -> bool) -> Option<&str> {
+        let names = (self.form == Form::Component).then_some(&self.exports)?;
+        names.iter().map(String::as_str).find(|name| fits(name))
+    }
+
+    fn note(&mut self, payload: Payload<'_>) -> wasmparser::Result<()> {
+        match payload {
+            Payload::ComponentImportSection(section) => {
                 for import in section {
-                    let import = import.map_err(damaged)?;
+                    let import = import?;
                     // An import that names a type of another import asks for nothing.
                     if !matches!(import.ty, ComponentTypeRef::Type(TypeBounds::Eq(_))) {
-                        outline.imports.push(import.name.name.to_owned());
+                        self.imports.push(import.name.name.to_owned());
                     }
                 }
             }
-            Payload::ComponentExportSection(section) if depth == 0 => {
+            Payload::ComponentExportSection(section) => {
                 for export in section {
-                    outline.exports.push(export.map_err(damaged)?.name.name.to_owned());
+                    self.exports.push(export?.name.name.to_owned());
+                }
+            }
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import?;
+                    self.imports.push(format!("{}::{}", import.module, import.name));
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section {
+                    self.exports.push(export?.name.to_owned());
+                }
+            }
+            Payload::CustomSection(section) if section.name().starts_with(COMPONENT_TYPE) => {
+                if let Form::Module { carries_type } = &mut self.form {
+                    *carries_type = true;
                 }
             }
             _ => {}
         }
+        Ok(())
     }
-    Ok(outline)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
@@ -173,9 +223,10 @@ mod tests {
                 (export "gristmill:events/handler@0.1.0" (instance $i)))"#,
         )
         .unwrap();
-        let outline = outline(&bytes).unwrap();
+        let outline = Outline::read(&bytes).unwrap();
+        assert_eq!(outline.form, Form::Component);
         assert_eq!(outline.imports, ["wasi:io/poll@0.2.0"]);
-        assert_eq!(outline.exports, [HANDLER]);
+        assert_eq!(outline.exports, ["gristmill:events/handler@0.1.0"]);
     }
 
     #[test]
@@ -184,9 +235,21 @@ mod tests {
             wat::parse_str(r#"(component (core module (func nop)) (instance $i) (export "a" (instance $i)))"#).unwrap();
         for end in 0..bytes.len() {
             let part = &bytes[..end];
-            let result = expect_wasm(part).and_then(|()| expect_handler(part, &Grants::default()));
+            let result = expect_wasm(part).and_then(|()| Outline::read(part));
             assert!(result.is_err(), "{end}");
         }
+    }
+
+    #[test]
+    fn a_module_is_told_from_a_component() {
+        let read = |wat: &str| Outline::read(&wat::parse_str(wat).unwrap()).unwrap();
+        let command = read(
+            r#"(module (import "env" "f" (func)) (import "env" "g" (memory 1)) (func (export "_start")) (@custom "x" ""))"#,
+        );
+        assert_eq!(command.form, Form::Module { carries_type: false });
+        assert_eq!((command.imports, command.exports), (vec!["env::f".into(), "env::g".into()], vec!["_start".into()]));
+        let inner = read(r#"(module (@custom "component-type:wit-bindgen:0.1" "x"))"#);
+        assert_eq!(inner.form, Form::Module { carries_type: true });
     }
 
     #[test]

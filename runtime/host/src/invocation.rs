@@ -7,13 +7,13 @@ use gristmill_core::{Event, Outcome, Timestamp};
 use tracing::debug;
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::bindings::types;
 use crate::component::Component;
-use crate::log::LogLine;
+use crate::log::{LogLine, Stream};
 use crate::options::Limits;
 use crate::outbox::{Emit, Parent};
 use crate::outcome::{self, DeadlinePassed, Failure};
 use crate::state::State;
+use crate::stdio::Stdio;
 
 /// After the time-out, a guest that computes has this long to be interrupted with a backtrace; one that waits in a host
 /// call is dropped then.
@@ -71,42 +71,44 @@ impl Component {
     }
 
     async fn run(&self, invocation: Invocation) -> Report {
+        let stdio = match self.ready().stdio(&invocation.event) {
+            Ok(stdio) => stdio,
+            Err(error) => return Report::host_error(&format!("cannot write the event: {error}")),
+        };
         let started = Instant::now();
         let limits = invocation.limits.clone();
-        let mut store = self.store(&invocation, started);
-        let delivery = delivery(invocation);
-        let call = tokio::time::timeout(limits.timeout.saturating_add(GRACE), self.call(&mut store, delivery));
-        let result = call.await.unwrap_or(Err(Failure::Waited));
+        let mut store = self.store(&invocation, started, stdio);
+        let call = self.ready().call(&mut store, invocation);
+        let result = tokio::time::timeout(limits.timeout.saturating_add(GRACE), call).await;
         let duration = started.elapsed();
 
         let mut state = store.into_data();
-        let outcome = match &result {
-            Ok(_) => None,
-            Err(failure) => {
-                let stderr = state.log.lock().stderr_tail();
-                Some(outcome::of_failure(failure, limits.timeout, &stderr))
-            }
+        let outcome = match result.unwrap_or(Err(Failure::Waited)) {
+            Ok(outcome) => outcome,
+            Err(failure) => outcome::of_failure(&failure, limits.timeout, &state.log.lock().stderr_tail()),
         };
-        let outcome = match (state.outbox.take_looping(), outcome, result) {
-            (_, Some(Outcome::HostError { reason }), _) => Outcome::HostError { reason },
-            (Some(reason), ..) => Outcome::Loop { reason },
-            (None, Some(outcome), _) => outcome,
-            (None, None, Ok(verdict)) => outcome::of_verdict(verdict),
-            (None, None, Err(_)) => Outcome::HostError { reason: "no outcome".to_owned() },
+        let outcome = match (state.outbox.take_looping(), outcome) {
+            (_, Outcome::HostError { reason }) => Outcome::HostError { reason },
+            (Some(reason), _) => Outcome::Loop { reason },
+            (None, outcome) => outcome,
         };
         let emits = match outcome {
             Outcome::Ack { .. } => state.outbox.into_emits(),
             _ => Vec::new(),
         };
-        let logs = state.log.lock().finish();
-        Report { outcome, emits, logs, duration, peak_memory: state.memory.peak() }
+        let mut log = state.log.lock();
+        // Nothing of it is emitted: it may at least be read.
+        if let Some(output) = state.output {
+            log.write(Stream::Stdout, &output.take().bytes);
+        }
+        Report { outcome, emits, logs: log.finish(), duration, peak_memory: state.memory.peak() }
     }
 
-    fn store(&self, invocation: &Invocation, started: Instant) -> Store<State> {
+    fn store(&self, invocation: &Invocation, started: Instant, stdio: Stdio) -> Store<State> {
         let limits = &invocation.limits;
         let deadline = started.checked_add(limits.timeout);
         let parent = Parent { delivery_id: invocation.delivery_id.clone(), hops: invocation.event.hops() };
-        let state = State::new(Arc::clone(self.identity()), parent, limits, deadline);
+        let state = State::new(Arc::clone(self.identity()), parent, limits, deadline, stdio);
         let mut store = Store::new(self.host().engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(usize::try_from(limits.memory).unwrap_or(usize::MAX).max(MIN_HOSTCALL_BYTES));
@@ -119,45 +121,11 @@ impl Component {
         });
         store
     }
-
-    async fn call(&self, store: &mut Store<State>, delivery: types::Delivery) -> Result<types::Verdict, Failure> {
-        let instance = self.pre().instantiate_async(&mut *store).await.map_err(Failure::Instantiate)?;
-        instance.gristmill_events_handler().call_handle(store, &delivery).await.map_err(Failure::Call)
-    }
 }
 
 impl Report {
     fn host_error(reason: &str) -> Self {
         let outcome = Outcome::HostError { reason: reason.to_owned() };
         Self { outcome, emits: Vec::new(), logs: Vec::new(), duration: Duration::ZERO, peak_memory: 0 }
-    }
-}
-
-fn delivery(invocation: Invocation) -> types::Delivery {
-    types::Delivery {
-        id: invocation.delivery_id,
-        queue: invocation.queue,
-        attempt: invocation.attempt,
-        max_attempts: invocation.max_attempts,
-        enqueued_at: invocation.enqueued_at.to_string(),
-        event: event(Arc::unwrap_or_clone(invocation.event)),
-    }
-}
-
-fn event(event: Event) -> types::Event {
-    let data = match event.text() {
-        Some(text) => Some(types::Payload::Text(text.to_owned())),
-        None => event.data.map(|bytes| types::Payload::Binary(bytes.into())),
-    };
-    types::Event {
-        id: event.id,
-        source: event.source,
-        type_: event.ty,
-        subject: event.subject,
-        time: event.time,
-        datacontenttype: event.datacontenttype,
-        dataschema: event.dataschema,
-        extensions: event.extensions.into_iter().collect(),
-        data,
     }
 }

@@ -47,7 +47,9 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 //! let host = Host::new(HostOptions::default())?;
 //! let name = HandlerName::new("acker")?;
-//! let component = host.load(LoadRequest { name, bytes: bytes.into(), digest: None, grants: Grants::default() }).await?;
+//! let grants = Grants::default();
+//! let component =
+//!     host.load(LoadRequest { name, bytes: bytes.into(), digest: None, interface: None, grants }).await?;
 //! let report = component.handle(Invocation {
 //!     delivery_id: "e1".to_owned(),
 //!     queue: "acker".to_owned(),
@@ -65,11 +67,13 @@
 
 mod backtrace;
 mod bindings;
+mod compile;
 mod component;
 mod engine;
 mod error;
 mod imports;
 mod inspect;
+mod interfaces;
 mod invocation;
 mod log;
 mod memory;
@@ -80,10 +84,11 @@ mod provided;
 mod state;
 mod stdio;
 
-pub use component::{Component, Interface, LoadRequest};
+pub use component::{Component, LoadRequest};
 pub use engine::Host;
 pub use error::{HostError, LoadError};
 pub use inspect::Import;
+pub use interfaces::{Interface, UnknownInterface};
 pub use invocation::{Invocation, Report};
 pub use log::{LogLevel, LogLine, MAX_LINE_LEN};
 pub use options::{Grants, HostOptions, Limits, MAX_INSTANCES};

@@ -47,6 +47,13 @@ pub struct Limits {
     pub max_key_len: usize,
 }
 
+impl Limits {
+    /// How much a program may write to stdout: what it may emit, with room for the escapes that JSON needs.
+    pub(crate) fn max_output_bytes(&self) -> u64 {
+        self.max_emit_bytes.saturating_mul(2)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

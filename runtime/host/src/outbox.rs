@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_core::event::{HOPS_EXTENSION, MAX_HOPS};
+use gristmill_core::json::{self, Origin};
 use gristmill_core::retry::MIN_DELAY;
 use gristmill_core::units::format_size;
 use gristmill_core::{Event, HandlerName, Pattern};
@@ -78,13 +79,29 @@ impl Outbox {
         let key = self.checked_key("key", new.key.take())?;
         let dedupe_key = self.checked_key("dedupe-key", new.dedupe_key.take())?;
         let event = self.complete(new, name)?;
-        event.validate().map_err(|error| EmitError::Invalid(error.to_string()))?;
-        self.check_hops(&event)?;
-        self.check_size(&event)?;
         let id = event.id.clone();
         let delay = delay.map(|millis| Duration::from_millis(millis.into()).max(MIN_DELAY));
-        self.emits.push(Emit { event, priority, delay, key, dedupe_key });
+        self.accept(Emit { event, priority, delay, key, dedupe_key })?;
         Ok(id)
+    }
+
+    /// The same for an event as a program writes it: as JSON, with or without id and source.
+    pub(crate) fn emit_line(&mut self, line: &[u8], name: &HandlerName, grant: &[Pattern]) -> Result<(), EmitError> {
+        self.calls = self.calls.saturating_add(1);
+        let origin = Origin { id: self.derived_id(), source: source_of(name) };
+        let event = json::parse_draft(line, origin).map_err(|error| EmitError::Invalid(error.to_string()))?;
+        check_grant(&event.ty, grant)?;
+        let mut emit = Emit { event, priority: 0, delay: None, key: None, dedupe_key: None };
+        emit.event.extensions.insert(HOPS_EXTENSION.to_owned(), self.hops());
+        self.accept(emit)
+    }
+
+    fn accept(&mut self, emit: Emit) -> Result<(), EmitError> {
+        emit.event.validate().map_err(|error| EmitError::Invalid(error.to_string()))?;
+        self.check_hops(&emit.event)?;
+        self.check_size(&emit.event)?;
+        self.emits.push(emit);
+        Ok(())
     }
 
     fn checked_key(&self, name: &str, key: Option<String>) -> Result<Option<String>, EmitError> {
@@ -118,11 +135,10 @@ impl Outbox {
                 }
             };
         }
-        // Whatever the handler says: it may have copied the attribute of the event that it handles.
-        extensions.insert(HOPS_EXTENSION.to_owned(), self.parent.hops.saturating_add(1).to_string());
+        extensions.insert(HOPS_EXTENSION.to_owned(), self.hops());
         Ok(Event {
-            id: new.id.unwrap_or_else(|| format!("{}-{}", self.parent.delivery_id, self.calls)),
-            source: new.source.unwrap_or_else(|| format!("/handlers/{name}")),
+            id: new.id.unwrap_or_else(|| self.derived_id()),
+            source: new.source.unwrap_or_else(|| source_of(name)),
             ty: new.type_,
             subject: new.subject,
             time: None,
@@ -131,6 +147,16 @@ impl Outbox {
             extensions,
             data: new.data.map(payload_bytes),
         })
+    }
+
+    /// The same at every attempt, so that a repeated one emits the same.
+    fn derived_id(&self) -> String {
+        format!("{}-{}", self.parent.delivery_id, self.calls)
+    }
+
+    /// Whatever the handler says: it may have copied the attribute of the event that it handles.
+    fn hops(&self) -> String {
+        self.parent.hops.saturating_add(1).to_string()
     }
 
     fn check_hops(&mut self, event: &Event) -> Result<(), EmitError> {
@@ -169,6 +195,10 @@ pub(crate) fn payload_bytes(payload: Payload) -> Bytes {
         Payload::Text(text) => text.into(),
         Payload::Binary(bytes) => bytes.into(),
     }
+}
+
+fn source_of(name: &HandlerName) -> String {
+    format!("/handlers/{name}")
 }
 
 fn check_grant(ty: &str, grant: &[Pattern]) -> Result<(), EmitError> {

@@ -9,16 +9,14 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::backtrace;
-use crate::bindings::types::Verdict;
 use crate::memory::OverLimit;
-use crate::outbox::payload_bytes;
 
 /// The deadline has passed while the guest computed.
 #[derive(Debug, thiserror::Error)]
 #[error("the deadline has passed")]
 pub(crate) struct DeadlinePassed;
 
-/// Why an invocation has no verdict.
+/// Why an invocation has no answer.
 pub(crate) enum Failure {
     /// No instance could be made.
     Instantiate(wasmtime::Error),
@@ -26,17 +24,6 @@ pub(crate) enum Failure {
     Call(wasmtime::Error),
     /// The deadline passed while the guest waited in a host call.
     Waited,
-}
-
-/// What the handler's answer means.
-pub(crate) fn of_verdict(verdict: Verdict) -> Outcome {
-    let millis = |after: u32| Duration::from_millis(after.into());
-    match verdict {
-        Verdict::Ack(result) => Outcome::Ack { result: result.map(payload_bytes) },
-        Verdict::Retry(failure) => Outcome::Retry { reason: cut(failure.reason), after: failure.after.map(millis) },
-        Verdict::Defer(deferral) => Outcome::Defer { reason: deferral.reason.map(cut), after: millis(deferral.after) },
-        Verdict::Reject(reason) => Outcome::Reject { reason: cut(reason) },
-    }
 }
 
 /// What a failure means. `timeout` is the limit that was given, `stderr` the end of what the guest wrote there.
@@ -78,7 +65,7 @@ fn ran_longer(timeout: Duration) -> String {
 }
 
 /// Puts what the guest said last, such as a panic's message, before `reason`.
-fn with_last_words(stderr: &str, reason: &str) -> String {
+pub(crate) fn with_last_words(stderr: &str, reason: &str) -> String {
     match last_words(stderr) {
         Some(words) => format!("{words}\n{reason}"),
         None => reason.to_owned(),
@@ -101,7 +88,7 @@ fn last_words(stderr: &str) -> Option<String> {
 }
 
 /// Cuts a text to [`MAX_REASON_LEN`], between characters.
-fn cut(mut text: String) -> String {
+pub(crate) fn cut(mut text: String) -> String {
     if text.len() > MAX_REASON_LEN {
         text.truncate(text.floor_char_boundary(MAX_REASON_LEN));
         text.shrink_to_fit();
@@ -121,11 +108,5 @@ mod tests {
         assert_eq!(last_words("Traceback:\n  x\nValueError: no\n\n").unwrap(), "ValueError: no");
         assert_eq!(last_words(" \n"), None);
         assert_eq!(last_words("panicked at "), Some("panicked at".to_owned()));
-    }
-
-    #[test]
-    fn reasons_are_cut() {
-        let Outcome::Reject { reason } = of_verdict(Verdict::Reject("ä".repeat(5_000))) else { panic!("a reject") };
-        assert_eq!(reason.len(), MAX_REASON_LEN);
     }
 }

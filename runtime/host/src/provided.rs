@@ -18,7 +18,11 @@ pub(crate) struct Provided {
 }
 
 /// The version of WASI 0.2 that `wasmtime-wasi` implements; it serves every 0.2.x.
-const WASI: &str = "0.2.12";
+pub(crate) const WASI: &str = "0.2.12";
+/// Where a WASI preview 1 command gets its functions from.
+pub(crate) const PREVIEW1: &str = "wasi_snapshot_preview1";
+/// How the names of those that do nothing begin.
+const PREVIEW1_POWERLESS: [&str; 5] = ["args_", "environ_", "fd_prestat_", "path_", "sock_"];
 
 /// Everything that `engine.rs` links.
 pub(crate) const PROVIDED: &[Provided] = {
@@ -54,8 +58,13 @@ impl Provided {
     }
 }
 
-/// What becomes of an import called `name`; `None`: nobody provides it.
+/// What becomes of an import called `name`; `None`: nobody provides it. A core module's is called `module::function`.
 pub(crate) fn status(name: &str) -> Option<ImportStatus> {
+    if let Some((module, function)) = name.split_once("::") {
+        let is_powerless = PREVIEW1_POWERLESS.iter().any(|start| function.starts_with(start));
+        let status = if is_powerless { ImportStatus::Powerless } else { ImportStatus::Provided };
+        return (module == PREVIEW1).then_some(status);
+    }
     let (package, interface, version) = split(name)?;
     let fits = |offer: &Provided| {
         offer.package == package && offer.interfaces.contains(&interface) && compatible(offer.version, version)
@@ -65,6 +74,9 @@ pub(crate) fn status(name: &str) -> Option<ImportStatus> {
 
 /// The interfaces on offer in the package of the import `name`, as one phrase.
 pub(crate) fn alternatives(name: &str) -> String {
+    if name.contains("::") {
+        return format!("a command gets the functions of {PREVIEW1}, and no others");
+    }
     let Some((package, ..)) = split(name) else {
         return "only interfaces are provided, such as wasi:io/streams".to_owned();
     };
@@ -84,7 +96,7 @@ fn split(name: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// Whether the linker lets a definition of version `offered` serve an import of version `wanted`.
-fn compatible(offered: &str, wanted: &str) -> bool {
+pub(crate) fn compatible(offered: &str, wanted: &str) -> bool {
     offered == wanted || track(offered).is_some_and(|offered| track(wanted) == Some(offered))
 }
 
@@ -119,6 +131,14 @@ mod tests {
         {
             assert_eq!(status(unknown), None, "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_command_gets_preview_1() {
+        assert_eq!(status("wasi_snapshot_preview1::fd_write"), Some(ImportStatus::Provided));
+        assert_eq!(status("wasi_snapshot_preview1::path_open"), Some(ImportStatus::Powerless));
+        assert_eq!(status("wasi_unstable::fd_write"), None);
+        assert_eq!(status("env::abort"), None);
     }
 
     #[test]

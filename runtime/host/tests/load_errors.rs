@@ -7,7 +7,7 @@ mod support;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use gristmill_host::{Grants, Host, LoadError, LoadRequest};
+use gristmill_host::{Grants, Host, Interface, LoadError, LoadRequest};
 use support::{Guest, host, request};
 
 const ACK: &str = "(i32.const 1024)";
@@ -55,8 +55,58 @@ async fn files_that_are_no_webassembly() {
 }
 
 #[tokio::test]
-async fn a_core_module() {
-    assert!(matches!(expect("core-module", component("(module)")).await, LoadError::CoreModule));
+async fn core_modules_that_are_no_commands() {
+    let many: String = (0..25).map(|n| format!("(func (export \"f{n}\"))")).collect();
+    for (golden, text) in [
+        ("core-module", "(module)".to_owned()),
+        ("core-module-exports", format!("(module {many})")),
+        ("core-library", r#"(module (func (export "_initialize")))"#.to_owned()),
+        ("core-with-type", r#"(module (@custom "component-type:x" "x"))"#.to_owned()),
+        (
+            "core-with-type-and-start",
+            r#"(module (import "gristmill:events/emitter@0.1.0" "emit" (func)) (func (export "_start"))
+                (@custom "component-type:x" "x"))"#
+                .to_owned(),
+        ),
+    ] {
+        assert!(matches!(expect(golden, component(&text)).await, LoadError::CoreModule { .. }), "{golden}");
+    }
+}
+
+#[tokio::test]
+async fn commands_that_cannot_run() {
+    const EXIT: &str = r#"(import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))"#;
+    for (golden, text) in [
+        ("command-start", r#"(module (func (export "_start") (param i32)))"#.to_owned()),
+        ("command-memory", format!(r#"(module {EXIT} (func (export "_start")))"#)),
+        (
+            "command-unknown-function",
+            r#"(module (import "wasi_snapshot_preview1" "fork" (func)) (memory (export "memory") 1)
+                (func (export "_start")))"#
+                .to_owned(),
+        ),
+    ] {
+        assert!(matches!(expect(golden, component(&text)).await, LoadError::BadCommand { .. }), "{golden}");
+    }
+    let imports = r#"(module (import "env" "abort" (func)) (import "wbg" "log" (func)) (func (export "_start")))"#;
+    let error = expect("command-unknown-imports", component(imports)).await;
+    assert!(matches!(error, LoadError::UnknownImports { imports } if imports.len() == 2));
+}
+
+#[tokio::test]
+async fn another_interface_than_the_one_asked_for() {
+    let handler = Guest { handle: ACK, ..Guest::default() }.build();
+    let command = Bytes::from(component(r#"(module (func (export "_start")))"#));
+    for (golden, asked, bytes) in [
+        ("asked-for-run", Interface::Run, &handler),
+        ("asked-for-command", Interface::Command, &handler),
+        ("asked-for-handler", Interface::Handler, &command),
+    ] {
+        let request = LoadRequest { interface: Some(asked), ..request(bytes.clone()) };
+        let error = error_of(&host(1), request).await;
+        compare(golden, &error);
+        assert!(matches!(error, LoadError::OtherInterface { .. }), "{golden}");
+    }
 }
 
 #[tokio::test]
@@ -73,6 +123,7 @@ async fn components_that_are_no_handlers() {
         ("other-exports", exporting("acme:tools/resize@1.0.0")),
         ("batch-handler", exporting("gristmill:events/batch-handler@0.1.0")),
         ("other-version", exporting("gristmill:events/handler@0.2.0")),
+        ("other-wasi", exporting("wasi:cli/run@0.3.0")),
     ] {
         assert!(matches!(expect(golden, bytes).await, LoadError::NoHandler { .. }), "{golden}");
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use gristmill_core::{Clock as _, HandlerName, Outcome, SystemClock, json};
-use gristmill_host::{Grants, Host, HostOptions, Invocation, Limits, LoadError, LoadRequest, Report};
+use gristmill_host::{Grants, Host, HostOptions, Interface, Invocation, Limits, LoadError, LoadRequest, Report};
 
 use crate::cli::args::Invoke;
 use crate::cli::screen;
@@ -29,6 +29,7 @@ pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
         name: name_of(&args.component)?,
         bytes: Bytes::from(bytes),
         digest: None,
+        interface: args.interface,
         grants: Grants { emit: args.emit.clone() },
     };
     let component = host.load(request).await.map_err(|error| match error {
@@ -49,7 +50,7 @@ pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
         limits,
     };
     let report = component.handle(invocation).await;
-    screen::print(&describe(&report))?;
+    screen::print(&describe(component.interface(), &report))?;
     Ok(if matches!(report.outcome, Outcome::Ack { .. }) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -72,8 +73,8 @@ fn name_of(path: &Path) -> anyhow::Result<HandlerName> {
     Ok(HandlerName::new(name.trim_start_matches(['-', '_', '.'])).or_else(|_| HandlerName::new("handler"))?)
 }
 
-fn describe(report: &Report) -> String {
-    let mut lines = vec![format!("outcome  {}", report.outcome.kind())];
+fn describe(interface: Interface, report: &Report) -> String {
+    let mut lines = vec![format!("calls    {interface}"), format!("outcome  {}", report.outcome.kind())];
     if let Some(reason) = report.outcome.reason() {
         lines.push(format!("reason   {}", block(reason, "         ").trim_start()));
     }

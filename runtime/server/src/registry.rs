@@ -86,6 +86,7 @@ async fn load_one(host: &Host, config: &HandlerConfig, max_event_size: u64) -> R
         name: name.clone(),
         bytes: Bytes::from(bytes),
         digest: config.digest.clone(),
+        interface: config.interface,
         grants: Grants { emit: config.emit.clone() },
     };
     match host.load(request).await {

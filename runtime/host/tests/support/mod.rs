@@ -88,6 +88,7 @@ pub(crate) fn request(bytes: impl Into<Bytes>) -> LoadRequest {
         name: HandlerName::new("guest").unwrap(),
         bytes: bytes.into(),
         digest: None,
+        interface: None,
         grants: Grants { emit: vec![Pattern::new("com.acme.*")] },
     }
 }

@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use gristmill_core::units::{parse_duration, parse_size};
 use gristmill_core::{EntryId, Pattern, QueueName, State};
+use gristmill_host::Interface;
 use reqwest::Url;
 
 use super::event::EventFlags;
@@ -308,6 +309,9 @@ pub struct Invoke {
     /// A CloudEvent as JSON (`-`: standard input)
     #[arg(long, value_name = "FILE")]
     pub event: PathBuf,
+    /// Which of its interfaces to call, where it has several
+    #[arg(long, value_name = "INTERFACE", value_parser = interface())]
+    pub interface: Option<Interface>,
     /// A type of events that it may emit, `*` for any run of characters; may be repeated
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub emit: Vec<Pattern>,
@@ -348,6 +352,10 @@ pub struct Restore {
 
 fn state_parser() -> impl TypedValueParser<Value = State> {
     PossibleValuesParser::new(State::ALL.map(State::as_str)).try_map(|state| state.parse::<State>())
+}
+
+fn interface() -> impl TypedValueParser<Value = Interface> {
+    PossibleValuesParser::new(Interface::ALL.map(Interface::name)).try_map(|name| name.parse::<Interface>())
 }
 
 fn pattern(text: &str) -> Result<Pattern, Infallible> {

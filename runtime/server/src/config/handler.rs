@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use gristmill_core::{HandlerName, Pattern, Subscription};
+use gristmill_host::Interface;
 
 use super::error::Problem;
 use super::keys;
@@ -74,6 +75,9 @@ fn one(
     report_missing(reader, table, &name);
     let component = reader.setting(table, "component", component);
     let digest = reader.setting(table, "digest", digest);
+    let interface = reader.setting(table, "interface", |reader, entry| {
+        reader.choice(entry, &Interface::ALL.map(|interface| (interface.name(), interface)))
+    });
     let subscribe = reader.setting(table, "subscribe", subscribe);
     let emit = emit(reader, table);
     let ordering_key = reader.setting(table, "ordering-key", ordering_key);
@@ -83,6 +87,7 @@ fn one(
         name: name.value()?,
         component: shared.folder.join(component.value()?),
         digest: digest.value(),
+        interface: interface.value(),
         subscribe: subscribe.value()?,
         concurrency: limits.concurrency(),
         timeout: limits.timeout(),

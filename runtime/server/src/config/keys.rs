@@ -68,6 +68,7 @@ pub(super) const HANDLER: Keys = Keys {
         "name",
         "component",
         "digest",
+        "interface",
         "subscribe",
         "grant",
         "ordering-key",
@@ -91,7 +92,7 @@ pub(super) const HANDLER: Keys = Keys {
         "cancelled-retention",
         "keep-payload",
     ],
-    later: &["config", "interface"],
+    later: &["config"],
 };
 /// `backoff`.
 pub(super) const BACKOFF: Keys = Keys { title: "backoff", known: &["base", "factor", "max", "jitter"], later: &[] };

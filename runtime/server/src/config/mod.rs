@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gristmill_core::{HandlerName, Pattern, Subscription};
+use gristmill_host::Interface;
 use gristmill_queue::QueueOptions;
 
 pub use self::error::{Color, ConfigErrors, Problem};
@@ -164,6 +165,8 @@ pub struct HandlerConfig {
     pub component: PathBuf,
     /// `sha256:` and 64 hexadecimal digits that the file's bytes must have.
     pub digest: Option<String>,
+    /// Which of its interfaces is called. Default: the first that it has.
+    pub interface: Option<Interface>,
     /// What it wants to handle; never empty.
     pub subscribe: Vec<Subscription>,
     /// How many deliveries run at once. Default: 4.

@@ -1,0 +1,68 @@
+//! WASI preview 1 commands: programs that are core modules, as `GOOS=wasip1 go build` and C toolchains make them. They
+//! are run as they are: the adapter that would make components of them knows no exit status but 0 and 1.
+
+use gristmill_core::Outcome;
+use wasmtime::{ExternType, InstancePre, Module, Store};
+
+use super::program;
+use crate::compile::{self, Needs, causes};
+use crate::engine::Host;
+use crate::error::LoadError;
+use crate::inspect::{Form, Outline};
+use crate::outcome::Failure;
+use crate::provided::PREVIEW1;
+use crate::state::State;
+
+pub(crate) const NAME: &str = "wasi-preview1-command";
+/// Where a program begins.
+const START: &str = "_start";
+/// What WASI's functions read and write.
+const MEMORY: &str = "memory";
+
+/// A module that carries a component's type and calls more than WASI is the inner part of a component.
+pub(super) fn export(outline: &Outline) -> Option<&str> {
+    let is_wasi = |name: &String| name.starts_with(PREVIEW1);
+    match outline.form {
+        Form::Module { carries_type } if !carries_type || outline.imports.iter().all(is_wasi) => {
+            outline.exports.iter().map(String::as_str).find(|name| *name == START)
+        }
+        _ => None,
+    }
+}
+
+pub(crate) struct Ready {
+    pre: InstancePre<State>,
+}
+
+impl Ready {
+    pub(super) fn new(host: &Host, bytes: &[u8]) -> Result<(Self, Needs), LoadError> {
+        let (module, needs) = compile::module(host, bytes)?;
+        check(&module)?;
+        let pre = host.module_linker().instantiate_pre(&module).map_err(|error| wrong(&causes(&error)))?;
+        Ok((Self { pre }, needs))
+    }
+
+    pub(super) async fn call(&self, store: &mut Store<State>) -> Result<Outcome, Failure> {
+        let instance = self.pre.instantiate_async(&mut *store).await.map_err(Failure::Instantiate)?;
+        let start = instance.get_typed_func::<(), ()>(&mut *store, START).map_err(Failure::Instantiate)?;
+        let status = program::status(start.call_async(&mut *store, ()).await.map(|()| 0))?;
+        Ok(program::outcome(store.data_mut(), status).await)
+    }
+}
+
+/// What the engine would notice at the first call only.
+fn check(module: &Module) -> Result<(), LoadError> {
+    match module.get_export(START) {
+        Some(ExternType::Func(start)) if start.params().len() == 0 && start.results().len() == 0 => {}
+        _ => return Err(wrong("`_start` is not a function without parameters and results")),
+    }
+    let imports_wasi = module.imports().len() > 0;
+    if imports_wasi && !matches!(module.get_export(MEMORY), Some(ExternType::Memory(_))) {
+        return Err(wrong("it calls WASI and does not export its memory as `memory`"));
+    }
+    Ok(())
+}
+
+fn wrong(reason: &str) -> LoadError {
+    LoadError::BadCommand { reason: reason.to_owned() }
+}

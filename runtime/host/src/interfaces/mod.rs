@@ -1,0 +1,168 @@
+//! The interfaces that a handler may have: what the host calls, and what it makes of the answer.
+//!
+//! A file each says how the interface is found among the exports, how it is made ready once, and how one event goes
+//! through a fresh instance and becomes an outcome. To add one: a file, a case in [`Interface`], and a case in each
+//! function here. Nothing outside knows more than [`find`] and [`Ready`].
+
+mod command;
+mod handler;
+mod program;
+mod run;
+
+use std::fmt;
+use std::str::FromStr;
+
+use gristmill_core::{Event, EventError, Outcome};
+use wasmtime::Store;
+
+use crate::compile::Needs;
+use crate::engine::Host;
+use crate::error::LoadError;
+use crate::inspect::{Form, Outline};
+use crate::invocation::Invocation;
+use crate::outcome::Failure;
+use crate::state::State;
+use crate::stdio::Stdio;
+
+/// What the host calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Interface {
+    /// `gristmill:events/handler`: one event, one verdict.
+    Handler,
+    /// `wasi:cli/run` of WASI 0.2: a program. The event is on stdin, emitted events come from stdout, and the exit
+    /// status is the verdict.
+    Run,
+    /// The same as a core module, by WASI preview 1.
+    Command,
+}
+
+impl Interface {
+    /// All of them. Where a component has several, the first is taken.
+    pub const ALL: [Self; 3] = [Self::Handler, Self::Run, Self::Command];
+
+    /// Its name in configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Handler => "gristmill:events/handler",
+            Self::Run => "wasi:cli/run",
+            Self::Command => "wasi-preview1-command",
+        }
+    }
+
+    /// Whether it gets its event through stdin.
+    pub(crate) fn reads_stdin(self) -> bool {
+        matches!(self, Self::Run | Self::Command)
+    }
+
+    /// What has to be exported for it, if it is.
+    fn export(self, outline: &Outline) -> Option<&str> {
+        match self {
+            Self::Handler => handler::export(outline),
+            Self::Run => run::export(outline),
+            Self::Command => command::export(outline),
+        }
+    }
+}
+
+/// The name, with the version where there is one.
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Handler => handler::NAME,
+            Self::Run => run::NAME,
+            Self::Command => command::NAME,
+        })
+    }
+}
+
+impl FromStr for Interface {
+    type Err = UnknownInterface;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|interface| interface.name() == name).ok_or(UnknownInterface)
+    }
+}
+
+/// A name that is none of [`Interface::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no interface has this name")]
+pub struct UnknownInterface;
+
+/// An interface among the exports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) interface: Interface,
+    /// The export's own name.
+    export: String,
+}
+
+/// The interface to call: the one that was asked for, or else the first that is there.
+pub(crate) fn find(outline: &Outline, asked: Option<Interface>) -> Result<Found, LoadError> {
+    let wanted = asked.as_ref().map_or(&Interface::ALL[..], std::slice::from_ref);
+    let found = wanted.iter().find_map(|interface| {
+        let export = interface.export(outline)?.to_owned();
+        Some(Found { interface: *interface, export })
+    });
+    found.ok_or_else(|| match (asked, &outline.form) {
+        (None | Some(Interface::Command), Form::Module { carries_type }) => {
+            LoadError::CoreModule { exports: outline.exports.clone(), carries_type: *carries_type }
+        }
+        (None, Form::Component) => LoadError::NoHandler { exports: outline.exports.clone() },
+        (Some(asked), form) => {
+            LoadError::OtherInterface { asked, is_module: *form != Form::Component, exports: outline.exports.clone() }
+        }
+    })
+}
+
+/// A handler that is compiled and linked, by its interface.
+pub(crate) enum Ready {
+    Handler(handler::Ready),
+    Run(run::Ready),
+    Command(command::Ready),
+}
+
+impl Ready {
+    /// Compiles and links; also says what an instance takes of the pool.
+    pub(crate) fn new(host: &Host, bytes: &[u8], found: &Found) -> Result<(Self, Needs), LoadError> {
+        Ok(match found.interface {
+            Interface::Handler => {
+                let (ready, needs) = handler::Ready::new(host, bytes)?;
+                (Self::Handler(ready), needs)
+            }
+            Interface::Run => {
+                let (ready, needs) = run::Ready::new(host, bytes, &found.export)?;
+                (Self::Run(ready), needs)
+            }
+            Interface::Command => {
+                let (ready, needs) = command::Ready::new(host, bytes)?;
+                (Self::Command(ready), needs)
+            }
+        })
+    }
+
+    pub(crate) fn interface(&self) -> Interface {
+        match self {
+            Self::Handler(_) => Interface::Handler,
+            Self::Run(_) => Interface::Run,
+            Self::Command(_) => Interface::Command,
+        }
+    }
+
+    /// What goes through the standard streams.
+    pub(crate) fn stdio(&self, event: &Event) -> Result<Stdio, EventError> {
+        match self {
+            Self::Handler(_) => Ok(Stdio::Log),
+            Self::Run(_) | Self::Command(_) => program::stdio(event),
+        }
+    }
+
+    /// Runs one event through a new instance in `store`.
+    pub(crate) async fn call(&self, store: &mut Store<State>, invocation: Invocation) -> Result<Outcome, Failure> {
+        match self {
+            Self::Handler(handler) => handler.call(store, invocation).await,
+            Self::Run(run) => run.call(store).await,
+            Self::Command(command) => command.call(store).await,
+        }
+    }
+}
