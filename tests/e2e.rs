@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers: whatever fails, fails the test")]
 
 mod dead_letters;
+mod programs;
 mod publishing;
 mod rig;
 

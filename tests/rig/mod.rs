@@ -39,6 +39,11 @@ pub(crate) fn acker(name: &str, subscribe: &str) -> String {
     handler(name, gristmill_test_guests::ACKER, subscribe, "")
 }
 
+/// A handler of the plain program, in the form that `guest` names, with short limits.
+pub(crate) fn program(name: &str, guest: &str, subscribe: &str, extra: &str) -> String {
+    handler(name, guest, subscribe, &format!("grant = {{ emit = [\"test.*\"] }}\n{extra}"))
+}
+
 fn handler(name: &str, guest: &str, subscribe: &str, extra: &str) -> String {
     let component = gristmill_test_guests::path(guest);
     format!(

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use gristmill::config::{self, Color, Config, ConfigErrors, DurabilityKind, EngineKind, HandlerConfig, QueueConfig};
 use gristmill_core::{Backoff, Pattern, QueueName, RetryPolicy, Subscription};
+use gristmill_host::Interface;
 use gristmill_queue::{EngineOptions, KeyOptions, OnDead, Payload, QueueOptions, Rate, Retention};
 use proptest::prelude::*;
 
@@ -62,6 +63,7 @@ keep-payload = true
 name = "resize"
 component = "plugins/resize.wasm"
 digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+interface = "wasi:cli/run"
 subscribe = [{ type = "com.acme.image.*", source = "/shop" }, { subject = "$${x}" }]
 grant = { emit = ["com.acme.thumbnail.*", "${EVENT}"] }
 max-attempts = 3
@@ -169,6 +171,7 @@ fn every_key_is_read() {
     assert_eq!(resize.name, QueueName::new("resize").unwrap());
     assert_eq!(resize.component, Path::new("deploy/plugins/resize.wasm"));
     assert_eq!(resize.digest.as_deref(), Some(DIGEST));
+    assert_eq!(resize.interface, Some(Interface::Run));
     let subscribe = [
         Subscription { ty: pattern("com.acme.image.*"), source: pattern("/shop"), subject: None },
         Subscription { subject: pattern("${x}"), ..Subscription::default() },
@@ -198,6 +201,7 @@ fn every_key_is_read() {
 
     assert_eq!(notify.component, Path::new("/opt/notify.wasm"));
     assert_eq!(notify.digest, None);
+    assert_eq!(notify.interface, None);
     assert_eq!(notify.emit, []);
     assert_eq!(notify.concurrency, 8);
     assert_eq!(notify.timeout, Duration::from_secs(60));
