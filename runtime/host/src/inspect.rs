@@ -211,6 +211,7 @@ fn text_of(head: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interfaces;
 
     #[test]
     fn only_outer_names_count() {
@@ -235,7 +236,8 @@ mod tests {
             wat::parse_str(r#"(component (core module (func nop)) (instance $i) (export "a" (instance $i)))"#).unwrap();
         for end in 0..bytes.len() {
             let part = &bytes[..end];
-            let result = expect_wasm(part).and_then(|()| Outline::read(part));
+            let outline = expect_wasm(part).and_then(|()| Outline::read(part));
+            let result = outline.and_then(|outline| interfaces::find(&outline, None));
             assert!(result.is_err(), "{end}");
         }
     }

@@ -72,14 +72,17 @@ pub(crate) fn with_last_words(stderr: &str, reason: &str) -> String {
     }
 }
 
-/// The panic message at the end of `stderr`, or else its last line.
+/// The panic message at the end of `stderr`, as Rust or Go write it, or else its last line.
 fn last_words(stderr: &str) -> Option<String> {
     /// What Rust adds to every panic, and what would be no help here.
     const NOTE: &str = "note: run with `RUST_BACKTRACE";
     const PANICKED: &str = "panicked at ";
+    /// After these Go writes where every goroutine was.
+    const GO: [&str; 2] = ["panic: ", "fatal error: "];
     let Some(start) = stderr.rfind(PANICKED) else {
-        let last = stderr.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-        return Some(last.to_owned());
+        let mut lines = stderr.lines().rev().map(str::trim_end).filter(|line| !line.is_empty());
+        let go = lines.clone().find(|line| GO.iter().any(|start| line.starts_with(start)));
+        return go.or_else(|| lines.next()).map(|line| line.trim().to_owned());
     };
     let mut lines = stderr.get(start..)?.lines().take_while(|line| !line.starts_with(NOTE));
     let place = lines.next().unwrap_or_default().trim_end();
@@ -106,6 +109,8 @@ mod tests {
                     note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
         assert_eq!(last_words(rust).unwrap(), "panicked at src/lib.rs:7:9: index out of bounds\nlen is 3");
         assert_eq!(last_words("Traceback:\n  x\nValueError: no\n\n").unwrap(), "ValueError: no");
+        let go = "loading\npanic: boom\n\ngoroutine 1 [running]:\nmain.main()\n\t/src/main.go:18 +0x30\n";
+        assert_eq!(last_words(go).unwrap(), "panic: boom");
         assert_eq!(last_words(" \n"), None);
         assert_eq!(last_words("panicked at "), Some("panicked at".to_owned()));
     }
