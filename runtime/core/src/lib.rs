@@ -13,6 +13,7 @@
 //! | [`entry`] | an event in a queue: its id, state and history |
 //! | [`pattern`] | subscriptions |
 //! | [`name`] | names of queues and handlers |
+//! | [`state`] | keys and values that handlers keep, and the right to them |
 //! | [`time`], [`clock`] | instants, and who tells them |
 //! | [`units`] | durations and sizes as people write them |
 //!
@@ -34,6 +35,7 @@ pub mod name;
 pub mod outcome;
 pub mod pattern;
 pub mod retry;
+pub mod state;
 pub mod time;
 pub mod units;
 
@@ -44,4 +46,5 @@ pub use name::{HandlerName, NameError, QueueName};
 pub use outcome::{Outcome, OutcomeKind};
 pub use pattern::{Pattern, Subscription};
 pub use retry::{Backoff, Disposition, RetryPolicy};
+pub use state::{StateGrant, StateReader, StateUse};
 pub use time::{Monotonic, Timestamp};

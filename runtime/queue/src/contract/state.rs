@@ -3,9 +3,7 @@
 use bytes::Bytes;
 
 use super::QueueError;
-
-/// The longest bucket name and the longest key, in bytes.
-pub const MAX_STATE_KEY_LEN: usize = 1_024;
+pub use gristmill_core::state::{Change, MAX_STATE_KEY_LEN, StateRead, StateWrite};
 
 /// How far state had got; orders snapshots and commits of one engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,47 +58,6 @@ pub struct Transaction {
     pub reads: Vec<StateRead>,
     /// What is written, in this order.
     pub writes: Vec<StateWrite>,
-}
-
-/// Something that was read, and must not have been changed since.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StateRead {
-    /// One key, there or not.
-    Key {
-        /// Its bucket.
-        bucket: String,
-        /// The key.
-        key: String,
-    },
-    /// Which keys begin like this.
-    Prefix {
-        /// The bucket.
-        bucket: String,
-        /// How they begin; empty: all keys.
-        prefix: String,
-    },
-}
-
-/// A change to one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateWrite {
-    /// Its bucket; made by its first key.
-    pub bucket: String,
-    /// The key.
-    pub key: String,
-    /// What becomes of it.
-    pub change: Change,
-}
-
-/// What becomes of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It has this value.
-    Set(Bytes),
-    /// It is gone.
-    Delete,
-    /// Its value, a decimal number (0 if there is none), grows by this much.
-    Increment(i64),
 }
 
 /// The answer to a transaction that is no part of a settlement.
