@@ -296,6 +296,7 @@ rules! {
         what_a_failed_delivery_writes_never_appears,
         a_conflict_changes_nothing_and_spends_no_attempt,
         who_conflicts_three_times_has_its_buckets_to_itself,
+        two_that_need_the_same_buckets_do_not_keep_each_other_out,
         a_bucket_is_free_when_its_delivery_is_over,
         a_write_that_cannot_be_done_refuses_the_settlement,
         transactions_are_serializable;

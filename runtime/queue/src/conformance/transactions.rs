@@ -170,6 +170,48 @@ pub async fn who_conflicts_three_times_has_its_buckets_to_itself(rig: impl Rig) 
     bench.settle(&claimed[1], ack()).await;
 }
 
+/// Of two that have lost three times, and each need what the other has, one comes to an end.
+pub async fn two_that_need_the_same_buckets_do_not_keep_each_other_out(rig: impl Rig) {
+    let Some(bench) = with_state(rig).await else { return };
+    let in_bucket = |bucket: &str| crate::contract::StateWrite {
+        bucket: bucket.to_owned(),
+        key: "k".to_owned(),
+        change: Change::Set(bytes::Bytes::new()),
+    };
+    bench.put(vec![in_bucket("x"), in_bucket("y"), in_bucket("z")]).await;
+    bench.publish(&["a", "b", "c"]).await;
+    let [a, b, c] = &bench.claim(3).await[..] else { panic!("three deliveries") };
+    // Everything that was read is from before the snapshots that are checked: it conflicts as long as it is checked.
+    let lose = async |delivery: &Delivery, buckets: &[&str]| {
+        let snapshot = bench.snapshot().await;
+        let reads = buckets
+            .iter()
+            .map(|bucket| crate::contract::StateRead::Prefix { bucket: (*bucket).to_owned(), prefix: String::new() });
+        let writes = buckets.iter().map(|bucket| in_bucket(bucket)).collect();
+        let attempt = informed(&*snapshot, reads.collect(), writes);
+        let disturbing = buckets.iter().map(|bucket| in_bucket(bucket)).collect();
+        bench.transact(blind(disturbing)).await;
+        bench.settle_with(with(delivery, ack(), attempt)).await
+    };
+    for _ in 0..3 {
+        assert_eq!(lose(c, &["y"]).await, SettleReply::Conflict);
+    }
+    for _ in 0..3 {
+        assert_eq!(lose(a, &["x", "y"]).await, SettleReply::Conflict, "c has y");
+    }
+    bench.settle(c, reject()).await;
+    for _ in 0..3 {
+        assert_eq!(lose(b, &["x", "y"]).await, SettleReply::Conflict);
+    }
+    let mut ended = 0;
+    for _ in 0..4 {
+        for delivery in [a, b] {
+            ended += usize::from(lose(delivery, &["x", "y"]).await == COMPLETE);
+        }
+    }
+    assert_eq!(ended, 2, "both of them, one after the other");
+}
+
 /// The buckets are free again however that delivery ends.
 pub async fn a_bucket_is_free_when_its_delivery_is_over(rig: impl Rig) {
     let Some(bench) = with_state(rig).await else { return };

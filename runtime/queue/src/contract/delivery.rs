@@ -148,7 +148,8 @@ pub enum SettleReply {
     Unknown,
     /// What the transaction read has been changed since. Nothing was changed; the lease goes on: run it again on a new
     /// snapshot, or release it. No attempt is spent. From the third conflict on, the delivery has the buckets that it
-    /// touched to itself: other transactions on them conflict until it is settled.
+    /// touched to itself: other transactions on them conflict until it is settled. (Unless another has one of them: it
+    /// gets all or none.)
     Conflict,
     /// An emitted event cannot be published. Nothing was changed; the lease goes on.
     Refused(PublishError),

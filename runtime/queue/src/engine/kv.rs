@@ -231,12 +231,13 @@ impl Buckets {
         id
     }
 
-    /// From now on until its lease ends, the buckets that the transaction touched are the delivery's own.
+    /// From now on until its lease ends, the buckets that the transaction touched are the delivery's own; or none are,
+    /// where another has one of them. Two that each had a part of what the other needs would keep each other out for ever.
     pub(crate) fn reserve(&mut self, transaction: &Transaction, delivery: u64) {
-        for id in self.touched(transaction) {
-            // Of two that want each other's buckets, the older one gets them all.
-            let holder = self.reserved.entry(id).or_insert(delivery);
-            *holder = delivery.min(*holder);
+        let ids = self.touched(transaction);
+        self.free(delivery);
+        if ids.iter().all(|id| !self.reserved.contains_key(id)) {
+            self.reserved.extend(ids.into_iter().map(|id| (id, delivery)));
         }
     }
 

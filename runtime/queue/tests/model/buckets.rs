@@ -48,8 +48,10 @@ impl Buckets {
     }
 
     pub(crate) fn reserve(&mut self, transaction: &Transaction, token: LeaseToken) {
-        for bucket in touched(transaction) {
-            self.reserved.entry(bucket).or_insert(token);
+        self.free(token);
+        let buckets = touched(transaction);
+        if buckets.iter().all(|bucket| !self.reserved.contains_key(bucket)) {
+            self.reserved.extend(buckets.into_iter().map(|bucket| (bucket, token)));
         }
     }
 
