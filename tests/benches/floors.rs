@@ -105,6 +105,7 @@ async fn handle() -> f64 {
                     max_attempts: None,
                     enqueued_at: gristmill_core::Timestamp::EPOCH,
                     event: Arc::new(event(n)),
+                    state: None,
                     limits: handler.limits.clone(),
                 };
                 let report = handler.component.handle(invocation).await;

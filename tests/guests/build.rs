@@ -47,7 +47,7 @@ fn build() -> Result<(), String> {
     let components = target_dir.join(COMPONENT).join(PROFILE);
     let modules = target_dir.join(MODULE).join(PROFILE);
     for (directory, names) in [
-        (components.join("examples"), &[("acker", "acker"), ("actor", "actor")][..]),
+        (components.join("examples"), &[("acker", "acker"), ("actor", "actor"), ("keeper", "keeper")][..]),
         (
             components,
             &[

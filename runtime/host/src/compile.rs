@@ -2,11 +2,12 @@
 
 use wasmtime::Module;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component as Compiled, ComponentNamedList, Lift, Lower};
+use wasmtime::component::{Component as Compiled, ComponentNamedList, Lift, Linker, Lower};
 use wasmtime::error::Context as _;
 
 use crate::engine::{Host, TABLES_PER_INSTANCE};
 use crate::error::{LoadError, printable};
+use crate::state::State;
 
 /// What one instance takes of the pool.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +44,7 @@ pub(crate) fn module(host: &Host, bytes: &[u8]) -> Result<(Module, Needs), LoadE
 
 /// Checks the type of a function of an exported interface, which the engine would do at the first call only.
 pub(crate) fn check_function<P, R>(
-    host: &Host,
+    linker: &Linker<State>,
     compiled: &Compiled,
     interface: &str,
     function: &str,
@@ -52,14 +53,14 @@ where
     P: ComponentNamedList + Lower,
     R: ComponentNamedList + Lift,
 {
-    let ty = host.linker().substituted_component_type(compiled)?;
+    let (ty, engine) = (linker.substituted_component_type(compiled)?, compiled.engine());
     let Some(ComponentItem::ComponentInstance(exported)) =
-        ty.get_export(host.engine(), interface).map(|export| export.ty)
+        ty.get_export(engine, interface).map(|export| export.ty)
     else {
         wasmtime::bail!("{interface} is not an interface");
     };
     let Some(ComponentItem::ComponentFunc(exported)) =
-        exported.get_export(host.engine(), function).map(|export| export.ty)
+        exported.get_export(engine, function).map(|export| export.ty)
     else {
         wasmtime::bail!("{interface} has no function `{function}`");
     };

@@ -10,6 +10,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::bindings::EventHost;
 use crate::error::HostError;
+use crate::keyvalue;
 use crate::options::{HostOptions, MAX_INSTANCES};
 use crate::provided::PREVIEW1;
 use crate::state::State;
@@ -133,6 +134,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     EventHost::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    keyvalue::link(&mut linker)?;
     Ok(linker)
 }
 

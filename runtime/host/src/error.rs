@@ -5,6 +5,8 @@ use crate::provided;
 
 /// The interface that needs an `emit` grant.
 pub(crate) const EMITTER: &str = "gristmill:events/emitter";
+/// How the names of the interfaces begin that need a `state` grant.
+pub(crate) const KEYVALUE: &str = "wasi:keyvalue/";
 
 /// Why there is no host. Nothing that trying again would mend.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +124,13 @@ pub enum LoadError {
          \u{20}   grant = {{ emit = [\"com.example.*\"] }}"
     )]
     EmitNotGranted,
+    /// It imports state and may use no bucket.
+    #[error(
+        "the component imports wasi:keyvalue, but the handler has no grant of a bucket\n\
+         say which buckets it may use, `NAME` to read and write, `NAME:read` to read only, or build it without them:\n\
+         \u{20}   grant = {{ state = [\"thumbnails\", \"prices:read\"] }}"
+    )]
+    StateNotGranted,
     /// The name of an interface is right, its content is not.
     #[error(
         "an interface of the component is not what its name says: {reason}\nbuild it against the released WIT packages"

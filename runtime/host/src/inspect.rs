@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use wasmparser::{ComponentTypeRef, Parser, Payload, TypeBounds};
 
-use crate::error::{EMITTER, LoadError};
+use crate::error::{EMITTER, KEYVALUE, LoadError};
 use crate::interfaces::Interface;
 use crate::options::Grants;
 use crate::provided::{self, ImportStatus};
@@ -85,6 +85,10 @@ pub(crate) fn expect_imports(
     let emits = known.iter().any(|import| import.name.split('@').next() == Some(EMITTER));
     if emits && grants.emit.is_empty() {
         return Err(LoadError::EmitNotGranted);
+    }
+    let keeps_state = known.iter().any(|import| import.name.starts_with(KEYVALUE));
+    if keeps_state && grants.state.is_empty() {
+        return Err(LoadError::StateNotGranted);
     }
     Ok(known)
 }

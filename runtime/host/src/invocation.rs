@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gristmill_core::{Event, Outcome, Timestamp};
+use gristmill_core::{Event, Outcome, StateReader, StateUse, Timestamp};
 use tracing::debug;
 use wasmtime::{Store, UpdateDeadline};
 
@@ -36,6 +36,8 @@ pub struct Invocation {
     pub enqueued_at: Timestamp,
     /// The event.
     pub event: Arc<Event>,
+    /// The state that it reads. `None`: there is nothing in it.
+    pub state: Option<Arc<dyn StateReader>>,
     /// What the handler may use.
     pub limits: Limits,
 }
@@ -47,6 +49,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// What is to be published; empty unless the outcome is an ack.
     pub emits: Vec<Emit>,
+    /// What was read of the state and is to be written to it; empty unless the outcome is an ack.
+    pub state: StateUse,
     /// What was logged, whatever the outcome.
     pub logs: Vec<LogLine>,
     /// From having a free instance to the outcome.
@@ -92,23 +96,25 @@ impl Component {
             (Some(reason), _) => Outcome::Loop { reason },
             (None, outcome) => outcome,
         };
-        let emits = match outcome {
-            Outcome::Ack { .. } => state.outbox.into_emits(),
-            _ => Vec::new(),
+        let (emits, used) = match outcome {
+            Outcome::Ack { .. } => (state.outbox.into_emits(), state.overlay.into_use()),
+            _ => (Vec::new(), StateUse::default()),
         };
         let mut log = state.log.lock();
         // Nothing of it is emitted: it may at least be read.
         if let Some(output) = state.output {
             log.write(Stream::Stdout, &output.take().bytes);
         }
-        Report { outcome, emits, logs: log.finish(), duration, peak_memory: state.memory.peak() }
+        let (logs, peak_memory) = (log.finish(), state.memory.peak());
+        Report { outcome, emits, state: used, logs, duration, peak_memory }
     }
 
     fn store(&self, invocation: &Invocation, started: Instant, stdio: Stdio) -> Store<State> {
         let limits = &invocation.limits;
         let deadline = started.checked_add(limits.timeout);
         let parent = Parent { delivery_id: invocation.delivery_id.clone(), hops: invocation.event.hops() };
-        let state = State::new(Arc::clone(self.identity()), parent, limits, deadline, stdio);
+        let reader = invocation.state.clone();
+        let state = State::new(Arc::clone(self.identity()), parent, reader, limits, (deadline, stdio));
         let mut store = Store::new(self.host().engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(usize::try_from(limits.memory).unwrap_or(usize::MAX).max(MIN_HOSTCALL_BYTES));
@@ -126,6 +132,7 @@ impl Component {
 impl Report {
     fn host_error(reason: &str) -> Self {
         let outcome = Outcome::HostError { reason: reason.to_owned() };
-        Self { outcome, emits: Vec::new(), logs: Vec::new(), duration: Duration::ZERO, peak_memory: 0 }
+        let (emits, logs) = (Vec::new(), Vec::new());
+        Self { outcome, emits, state: StateUse::default(), logs, duration: Duration::ZERO, peak_memory: 0 }
     }
 }

@@ -1,8 +1,9 @@
 //! Runs event handlers that are WebAssembly components: component and delivery in, outcome out.
 //!
 //! A [`Host`] compiles [`Component`]s and owns a pool of instances. [`Component::handle`] runs one event through one
-//! fresh instance and returns a [`Report`]: the outcome, what was emitted, and what was logged. It does not know where
-//! events come from or what becomes of outcomes: there is no queue in here. This is the only crate that names wasmtime.
+//! fresh instance and returns a [`Report`]: the outcome, what was emitted, what was read and written of the state, and
+//! what was logged. It does not know where events come from or what becomes of outcomes: there is no queue and no store
+//! in here. This is the only crate that names wasmtime.
 //!
 //! - **Nothing of a guest is trusted.** Time, memory, emits and logs have limits; whatever a guest does ends as an
 //!   [`Outcome`](gristmill_core::Outcome), never as a panic. WASI is linked and powerless: no environment, no arguments,
@@ -57,6 +58,7 @@
 //!     max_attempts: Some(5),
 //!     enqueued_at: Timestamp::EPOCH,
 //!     event: Arc::new(Event::new("1", "/shop", "com.acme.order.paid")),
+//!     state: None,
 //!     limits: Limits::default(),
 //! }).await;
 //! assert_eq!(report.outcome, Outcome::Ack { result: None });
@@ -75,6 +77,7 @@ mod imports;
 mod inspect;
 mod interfaces;
 mod invocation;
+mod keyvalue;
 mod log;
 mod memory;
 mod options;

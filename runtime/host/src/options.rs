@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gristmill_core::Pattern;
+use gristmill_core::{Pattern, StateGrant};
 
 /// The most instances that one host can be sized for: each reserves 4 GiB of address space.
 pub const MAX_INSTANCES: u32 = 10_000;
@@ -26,6 +26,8 @@ impl Default for HostOptions {
 pub struct Grants {
     /// Types of events that it may emit.
     pub emit: Vec<Pattern>,
+    /// Buckets of state that it may use; each name once.
+    pub state: Vec<StateGrant>,
 }
 
 /// What one invocation may use.
@@ -45,6 +47,10 @@ pub struct Limits {
     pub max_event_size: u64,
     /// Bytes of an ordering key or a dedupe key of an event that it emits. Default: 1,024.
     pub max_key_len: usize,
+    /// How many keys of the state it may write. Default: 1,000.
+    pub max_state_writes: usize,
+    /// Bytes of all keys and values that it writes to the state. Default: 4 MiB.
+    pub max_state_bytes: u64,
 }
 
 impl Limits {
@@ -64,6 +70,8 @@ impl Default for Limits {
             max_log_bytes: 64 << 10,
             max_event_size: 1 << 20,
             max_key_len: 1_024,
+            max_state_writes: 1_000,
+            max_state_bytes: 4 << 20,
         }
     }
 }

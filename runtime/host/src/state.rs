@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use gristmill_core::StateReader;
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::component::Identity;
+use crate::keyvalue::Overlay;
 use crate::log::Stream;
 use crate::memory::MemoryMeter;
 use crate::options::Limits;
@@ -21,6 +24,8 @@ const MAX_HANDLES: usize = 10_000;
 pub(crate) struct State {
     /// Of components as well: preview 1 keeps nothing but the numbers of open files beside what they use.
     wasi: WasiP1Ctx,
+    /// Handles of buckets.
+    pub(crate) table: ResourceTable,
     pub(crate) identity: Arc<Identity>,
     /// `None`: so far away that there is none.
     pub(crate) deadline: Option<Instant>,
@@ -29,15 +34,16 @@ pub(crate) struct State {
     /// What a program wrote to stdout, which is no part of the log then.
     pub(crate) output: Option<Output>,
     pub(crate) outbox: Outbox,
+    pub(crate) overlay: Overlay,
 }
 
 impl State {
     pub(crate) fn new(
         identity: Arc<Identity>,
         parent: Parent,
+        reader: Option<Arc<dyn StateReader>>,
         limits: &Limits,
-        deadline: Option<Instant>,
-        stdio: Stdio,
+        (deadline, stdio): (Option<Instant>, Stdio),
     ) -> Self {
         let log = SharedLog::new(limits.max_log_bytes);
         // The builder starts without environment, arguments, files and input.
@@ -58,7 +64,10 @@ impl State {
         wasi.ctx().table.set_max_capacity(MAX_HANDLES);
         let memory = MemoryMeter::new(limits.memory);
         let outbox = Outbox::new(parent, limits);
-        Self { wasi, identity, deadline, memory, log, output, outbox }
+        let overlay = Overlay::new(reader, limits);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_HANDLES);
+        Self { wasi, table, identity, deadline, memory, log, output, outbox, overlay }
     }
 
     pub(crate) fn preview1(&mut self) -> &mut WasiP1Ctx {

@@ -133,7 +133,7 @@ async fn components_that_are_no_handlers() {
 async fn imports_that_nobody_provides() {
     let guest = Guest {
         imports: r#"(import "wasi:clocks/timezone@0.2.0" (instance))
-                    (import "wasi:keyvalue/store@0.2.0-draft" (instance))
+                    (import "wasi:keyvalue/store@0.2.0-draft3" (instance))
                     (import "wasi:io/poll@0.2.99" (instance))
                     (import "log" (func))"#,
         handle: ACK,
@@ -153,6 +153,17 @@ async fn an_emitter_without_a_grant() {
     let error = error_of(&host(1), LoadRequest { grants: Grants::default(), ..request(bytes.clone()) }).await;
     compare("emit-not-granted", &error);
     assert!(host(1).load(request(bytes)).await.is_ok(), "with the grant");
+}
+
+#[tokio::test]
+async fn state_without_a_grant() {
+    for name in ["store@0.2.0-draft", "atomics@0.2.0-draft2"] {
+        let imports = format!(r#"(import "wasi:keyvalue/{name}" (instance))"#);
+        let bytes = Guest { imports: &imports, handle: ACK, ..Guest::default() }.build();
+        compare("state-not-granted", &error_of(&host(1), request(bytes.clone())).await);
+        let grants = Grants { state: vec!["orders:read".parse().unwrap()], ..Grants::default() };
+        assert!(host(1).load(LoadRequest { grants, ..request(bytes) }).await.is_ok(), "with the grant");
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use gristmill_test_guests::{ACTOR, bytes};
 use support::{invocation, request};
 
 async fn actor_in(host: &Host) -> Component {
-    let grants = Grants { emit: vec![Pattern::new("test.*")] };
+    let grants = Grants { emit: vec![Pattern::new("test.*")], ..Grants::default() };
     host.load(LoadRequest { grants, ..request(bytes(ACTOR)) }).await.unwrap()
 }
 

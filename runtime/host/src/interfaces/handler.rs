@@ -12,6 +12,7 @@ use crate::compile::{self, Needs, incompatible};
 use crate::engine::Host;
 use crate::error::LoadError;
 use crate::inspect::Outline;
+use crate::keyvalue;
 use crate::invocation::Invocation;
 use crate::outbox::payload_bytes;
 use crate::outcome::{Failure, cut};
@@ -31,8 +32,9 @@ pub(crate) struct Ready {
 impl Ready {
     pub(super) fn new(host: &Host, bytes: &[u8]) -> Result<(Self, Needs), LoadError> {
         let (compiled, needs) = compile::component(host, bytes)?;
-        let pre = host.linker().instantiate_pre(&compiled).and_then(EventHostPre::new).map_err(incompatible)?;
-        compile::check_function::<(&Delivery,), (Verdict,)>(host, &compiled, NAME, "handle").map_err(incompatible)?;
+        let linker = keyvalue::linker_for(host.linker(), &compiled).map_err(incompatible)?;
+        let pre = linker.instantiate_pre(&compiled).and_then(EventHostPre::new).map_err(incompatible)?;
+        compile::check_function::<(&Delivery,), (Verdict,)>(&linker, &compiled, NAME, "handle").map_err(incompatible)?;
         Ok((Self { pre }, needs))
     }
 

@@ -9,6 +9,7 @@ use crate::compile::{self, Needs, incompatible};
 use crate::engine::Host;
 use crate::error::LoadError;
 use crate::inspect::Outline;
+use crate::keyvalue;
 use crate::outcome::Failure;
 use crate::provided;
 use crate::state::State;
@@ -29,8 +30,9 @@ pub(crate) struct Ready {
 impl Ready {
     pub(super) fn new(host: &Host, bytes: &[u8], export: &str) -> Result<(Self, Needs), LoadError> {
         let (compiled, needs) = compile::component(host, bytes)?;
-        let pre = host.linker().instantiate_pre(&compiled).and_then(CommandPre::new).map_err(incompatible)?;
-        compile::check_function::<(), (Result<(), ()>,)>(host, &compiled, export, "run").map_err(incompatible)?;
+        let linker = keyvalue::linker_for(host.linker(), &compiled).map_err(incompatible)?;
+        let pre = linker.instantiate_pre(&compiled).and_then(CommandPre::new).map_err(incompatible)?;
+        compile::check_function::<(), (Result<(), ()>,)>(&linker, &compiled, export, "run").map_err(incompatible)?;
         Ok((Self { pre }, needs))
     }
 

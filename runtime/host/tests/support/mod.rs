@@ -89,7 +89,7 @@ pub(crate) fn request(bytes: impl Into<Bytes>) -> LoadRequest {
         bytes: bytes.into(),
         digest: None,
         interface: None,
-        grants: Grants { emit: vec![Pattern::new("com.acme.*")] },
+        grants: Grants { emit: vec![Pattern::new("com.acme.*")], ..Grants::default() },
     }
 }
 
@@ -113,6 +113,7 @@ pub(crate) fn invocation() -> Invocation {
         max_attempts: Some(5),
         enqueued_at: Timestamp::EPOCH,
         event: Arc::new(Event::new("1", "/test", "com.acme.test")),
+        state: None,
         limits: Limits::default(),
     }
 }
