@@ -5,6 +5,7 @@ mod dead_letters;
 mod programs;
 mod publishing;
 mod rig;
+mod state;
 
 use gristmill_core::Timestamp;
 use rig::{Deployment, acker, actor, event, outcomes, reason};

@@ -44,6 +44,11 @@ pub(crate) fn program(name: &str, guest: &str, subscribe: &str, extra: &str) -> 
     handler(name, guest, subscribe, &format!("grant = {{ emit = [\"test.*\"] }}\n{extra}"))
 }
 
+/// A handler of the guest `keeper`. `extra` is more TOML, the grant among it.
+pub(crate) fn keeper(name: &str, subscribe: &str, extra: &str) -> String {
+    handler(name, gristmill_test_guests::KEEPER, subscribe, extra)
+}
+
 fn handler(name: &str, guest: &str, subscribe: &str, extra: &str) -> String {
     let component = gristmill_test_guests::path(guest);
     format!(

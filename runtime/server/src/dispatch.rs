@@ -6,11 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gristmill_core::{Clock, Outcome};
 use gristmill_host::{Emit, Invocation, LogLevel, LogLine, Report};
-use gristmill_queue::{Claim, Confirm, Delivery, Due, Publish, Queue, QueueError, Settle, SettleReply};
+use gristmill_queue::{
+    Claim, Confirm, Delivery, Due, Extend, ExtendReply, Publish, Queue, QueueError, Settle, SettleReply,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
@@ -19,11 +21,18 @@ use crate::cli::text::one_line;
 use crate::latency::Latencies;
 use crate::registry::Handler;
 use crate::routing::Router;
+use crate::state::RunState;
 
 /// How long one claim waits; only a bound, because a publish wakes it.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
 /// How long dispatch waits before it asks a queue again that failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// How much longer than a run's time-out the lease must last before the run begins.
+const SETTLE_GRACE: Duration = Duration::from_secs(1);
+/// Conflicts after which the queue gives a delivery its buckets alone; further ones mean that another has them now.
+const RESERVED_AFTER: u32 = 3;
+/// How long a run waits for whoever has its buckets alone: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// Types that nobody subscribes to are warned of once each, up to this many.
 const MAX_UNROUTED: usize = 100;
 
@@ -36,6 +45,15 @@ pub enum Phase {
     Draining,
     /// What still runs is released.
     Releasing,
+}
+
+/// What came of settling a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// The delivery is over, or its lease ends by itself.
+    Over,
+    /// The run does not count: what it read of the state has been changed since.
+    Conflict,
 }
 
 /// One handler at work.
@@ -111,22 +129,55 @@ impl Dispatcher {
         Ok(self.queue.claim(claim).await?.into_iter().zip(free).collect())
     }
 
+    /// Runs the handler until its run counts: what it read may have been changed before it was done. That spends no
+    /// attempt, and the lease goes on, so that the queue knows who has lost three times and gives it its buckets alone.
     async fn deliver(&self, delivery: Delivery) {
+        let mut lease_end = Instant::now() + delivery.lease_for;
+        let mut conflicts = 0;
+        while self.run_once(&delivery).await == Settled::Conflict {
+            conflicts += 1;
+            debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, conflicts,
+                "what it read of the state was changed meanwhile; running it again");
+            tokio::time::sleep(pause(conflicts)).await;
+            if lease_end.saturating_duration_since(Instant::now()) < self.handler.config.timeout + SETTLE_GRACE {
+                if !self.extend(&delivery).await {
+                    return;
+                }
+                lease_end = Instant::now() + delivery.lease_for;
+            }
+        }
+    }
+
+    /// Whether the lease lasts from now as long as it did from the claim.
+    async fn extend(&self, delivery: &Delivery) -> bool {
+        let extend = Extend { lease: delivery.lease, by: delivery.lease_for };
+        match self.queue.extend(vec![extend]).await.map(|replies| replies.first().copied()) {
+            Ok(Some(ExtendReply::Extended)) => return true,
+            // It comes back by itself.
+            Ok(reply) => warn!(handler = %delivery.queue, entry = %delivery.entry, ?reply, "the lease has ended"),
+            Err(error) => error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot extend the lease"),
+        }
+        false
+    }
+
+    async fn run_once(&self, delivery: &Delivery) -> Settled {
         debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, "delivering");
+        // Held until it is settled: that is how long the queue remembers what the run is checked against.
+        let state = (!self.handler.config.grant.state.is_empty()).then(|| Arc::new(RunState::new(self.queue.clone())));
         let mut phase = self.phase.clone();
         let report = tokio::select! {
             biased;
-            report = self.handler.component.handle(self.invocation(&delivery)) => Some(report),
+            report = self.handler.component.handle(self.invocation(delivery, state.clone())) => Some(report),
             _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => None,
         };
         let settle = match report {
-            Some(report) => self.judge(&delivery, report),
+            Some(report) => self.judge(delivery, report, state.as_deref()),
             None => Settle::new(delivery.lease, Outcome::Released),
         };
-        self.settle(&delivery, settle).await;
+        self.settle(delivery, settle).await
     }
 
-    fn invocation(&self, delivery: &Delivery) -> Invocation {
+    fn invocation(&self, delivery: &Delivery, state: Option<Arc<RunState>>) -> Invocation {
         Invocation {
             delivery_id: delivery.entry.to_string(),
             queue: delivery.queue.to_string(),
@@ -134,12 +185,13 @@ impl Dispatcher {
             max_attempts: delivery.max_attempts,
             enqueued_at: delivery.enqueued_at,
             event: delivery.event.clone(),
+            state: state.map(|state| state as _),
             limits: self.handler.limits.clone(),
         }
     }
 
     /// Turns what the host observed into a settlement.
-    fn judge(&self, delivery: &Delivery, report: Report) -> Settle {
+    fn judge(&self, delivery: &Delivery, report: Report, state: Option<&RunState>) -> Settle {
         for line in &report.logs {
             log_line(delivery, line);
         }
@@ -153,7 +205,7 @@ impl Dispatcher {
             outcome: report.outcome,
             version: Some(self.handler.component.digest().to_owned()),
             emits: report.emits.into_iter().map(|emit| self.route(emit)).collect(),
-            transaction: None,
+            transaction: state.and_then(|state| state.transaction(report.state)),
         }
     }
 
@@ -175,7 +227,7 @@ impl Dispatcher {
         }
     }
 
-    async fn settle(&self, delivery: &Delivery, settle: Settle) {
+    async fn settle(&self, delivery: &Delivery, settle: Settle) -> Settled {
         let is_ack = matches!(settle.outcome, Outcome::Ack { .. });
         let (kind, version) = (settle.outcome.kind(), settle.version.clone());
         let reason = settle.outcome.reason().map(one_line).unwrap_or_default();
@@ -203,11 +255,11 @@ impl Dispatcher {
                 let reason = format!("a write to the state cannot be done: {refused}");
                 self.settle_instead(delivery, version, Outcome::HostError { reason }).await;
             }
-            // It reads again what has been changed meanwhile; no attempt is spent.
-            Ok(SettleReply::Conflict) => self.settle_instead(delivery, version, Outcome::Released).await,
+            Ok(SettleReply::Conflict) => return Settled::Conflict,
             // The lease ends by itself, and the entry comes back.
             Err(error) => error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot settle"),
         }
+        Settled::Over
     }
 
     /// Ends a delivery whose own outcome was refused.
@@ -221,6 +273,15 @@ impl Dispatcher {
     async fn settle_one(&self, settle: Settle) -> Result<SettleReply, QueueError> {
         let replies = self.queue.settle(vec![settle], Confirm::Committed).await?;
         replies.into_iter().next().ok_or_else(|| QueueError::Unavailable("a settlement without an answer".to_owned()))
+    }
+}
+
+/// How long to wait after so many conflicts in a row.
+fn pause(conflicts: u32) -> Duration {
+    let (first, most) = PAUSES;
+    match conflicts.checked_sub(RESERVED_AFTER + 1) {
+        None => Duration::ZERO,
+        Some(further) => first.saturating_mul(1 << further.min(10)).min(most),
     }
 }
 

@@ -1,10 +1,11 @@
 //! Opening the engine that the configuration names.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use gristmill_queue::{Durability, Engine, EngineOptions, Memory, OnLoss, Queue, RocksDb};
+use gristmill_queue::{Durability, Engine, EngineOptions, Memory, OnLoss, Operation, Queue, RocksDb};
 
 use crate::config::{Config, DurabilityKind, EngineKind};
 use crate::registry;
@@ -22,7 +23,20 @@ pub async fn open(config: &Config, on_loss: OnLoss) -> anyhow::Result<Arc<dyn Qu
     for (name, options) in registry::queues(config) {
         queue.configure(name, options).await?;
     }
+    limit_buckets(&*queue, config).await?;
     Ok(queue)
+}
+
+/// Gives every bucket that the file names the limit that it has there, or none: what the file says holds, not what it
+/// said when the store was last opened.
+async fn limit_buckets(queue: &dyn Queue, config: &Config) -> anyhow::Result<()> {
+    let granted = config.handlers.iter().flat_map(|handler| &handler.grant.state).map(|grant| (&grant.bucket, None));
+    let limited = config.buckets.iter().map(|bucket| (&bucket.name, bucket.max_bytes));
+    let buckets: BTreeMap<_, _> = granted.chain(limited).collect();
+    for (bucket, max_bytes) in buckets {
+        queue.operate(Operation::LimitBucket { bucket: bucket.clone(), max_bytes }).await?;
+    }
+    Ok(())
 }
 
 /// Opens the store on disk as it is; creates it if there is none.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
+use gristmill_core::state::{Change, StateWrite};
 use gristmill_core::{Clock as _, HandlerName, Outcome, SystemClock, json};
 use gristmill_host::{Grants, Host, HostOptions, Interface, Invocation, Limits, LoadError, LoadRequest, Report};
 
@@ -30,11 +31,15 @@ pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
         bytes: Bytes::from(bytes),
         digest: None,
         interface: args.interface,
-        grants: Grants { emit: args.emit.clone() },
+        grants: Grants { emit: args.emit.clone(), state: args.state.clone() },
     };
     let component = host.load(request).await.map_err(|error| match error {
         LoadError::EmitNotGranted => anyhow!(
             "{} emits events: say which types it may emit, for instance --emit 'com.example.*'",
+            args.component.display()
+        ),
+        LoadError::StateNotGranted => anyhow!(
+            "{} uses state: say which buckets it may use, for instance --state thumbnails --state prices:read",
             args.component.display()
         ),
         error => anyhow!("{}: {error}", args.component.display()),
@@ -47,6 +52,7 @@ pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
         max_attempts: None,
         enqueued_at: SystemClock::new().now(),
         event: Arc::new(event),
+        state: None,
         limits,
     };
     let report = component.handle(invocation).await;
@@ -87,8 +93,18 @@ fn describe(interface: Interface, report: &Report) -> String {
         let event = serde_json::to_string(&json::Structured(&emit.event)).unwrap_or_default();
         lines.push(format!("emitted  {}", one_line(&event)));
     }
+    lines.extend(report.state.writes.iter().map(describe_write));
     for line in &report.logs {
         lines.push(format!("log      {:<5} {}: {}", line.level, one_line(&line.context), one_line(&line.message)));
     }
     lines.join("\n") + "\n"
+}
+
+fn describe_write(write: &StateWrite) -> String {
+    let key = one_line(&format!("{}/{}", write.bucket, write.key));
+    match &write.change {
+        Change::Set(value) => format!("wrote    {key} = {}", one_line(&String::from_utf8_lossy(value))),
+        Change::Delete => format!("deleted  {key}"),
+        Change::Increment(by) => format!("added    {key} + {by}"),
+    }
 }

@@ -7,6 +7,7 @@
 //! | [`routing`] | which queues an event goes to |
 //! | [`publishing`] | what publishers may ask for |
 //! | [`dispatch`] | claim, run, settle |
+//! | [`state`] | what a run sees of the state |
 //! | [`http`] | the HTTP surface |
 //! | [`cli`] | the command line, and the commands that talk to a running runtime |
 //! | [`run`], [`check`], [`invoke`], [`offline`], [`copies`] | the commands that work without one |
@@ -28,3 +29,4 @@ pub mod registry;
 pub mod report;
 pub mod routing;
 pub mod run;
+pub mod state;

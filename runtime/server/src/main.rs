@@ -47,6 +47,10 @@ async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(config) => copies::restore(restore, &config).await,
             Err(code) => Ok(code),
         },
+        Command::State(state) => match load(&args.global) {
+            Ok(config) => offline::state(state, &config).await,
+            Err(code) => Ok(code),
+        },
         Command::Invoke(args) => invoke::invoke(args).await,
         Command::Client(Client::Publish(publish)) if publish.offline => match load(&args.global) {
             Ok(config) => offline::publish(publish, &config).await,

@@ -87,7 +87,7 @@ async fn load_one(host: &Host, config: &HandlerConfig, max_event_size: u64) -> R
         bytes: Bytes::from(bytes),
         digest: config.digest.clone(),
         interface: config.interface,
-        grants: Grants { emit: config.emit.clone() },
+        grants: Grants { emit: config.grant.emit.clone(), state: config.grant.state.clone() },
     };
     match host.load(request).await {
         Ok(component) => {
@@ -96,6 +96,8 @@ async fn load_one(host: &Host, config: &HandlerConfig, max_event_size: u64) -> R
                 memory: config.memory,
                 max_event_size,
                 max_key_len: MAX_KEY_LEN,
+                max_state_writes: config.max_state_writes,
+                max_state_bytes: config.max_state_bytes,
                 ..Limits::default()
             };
             Ok(Handler { config: config.clone(), component, limits })

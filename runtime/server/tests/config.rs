@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gristmill::config::{self, Color, Config, ConfigErrors, DurabilityKind, EngineKind, HandlerConfig, QueueConfig};
+use gristmill::config::{
+    self, BucketConfig, Color, Config, ConfigErrors, DurabilityKind, EngineKind, Granted, HandlerConfig, QueueConfig,
+};
 use gristmill_core::{Backoff, Pattern, QueueName, RetryPolicy, Subscription};
 use gristmill_host::Interface;
 use gristmill_queue::{EngineOptions, KeyOptions, OnDead, Payload, QueueOptions, Rate, Retention};
@@ -45,6 +47,7 @@ backoff = { base = "500ms", factor = 3, max = "10m", jitter = 0.0 }
 timeout = "1m"
 memory = "128MiB"
 concurrency = 8
+max-state-writes = 10
 key-concurrency = 2
 on-dead = "hold"
 rate = { per-second = 2.5 }
@@ -65,7 +68,9 @@ component = "plugins/resize.wasm"
 digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 interface = "wasi:cli/run"
 subscribe = [{ type = "com.acme.image.*", source = "/shop" }, { subject = "$${x}" }]
-grant = { emit = ["com.acme.thumbnail.*", "${EVENT}"] }
+grant = { emit = ["com.acme.thumbnail.*", "${EVENT}"], state = ["thumbnails", "prices:read"] }
+max-state-writes = 50_000
+max-state-bytes = "64MiB"
 max-attempts = 3
 lease = "30s"
 timeout = "5s"
@@ -88,6 +93,14 @@ jitter = 1
 name = "notify"
 component = "/opt/notify.wasm"
 subscribe = [{ type = "*" }]
+
+[[bucket]]
+name = "thumbnails"
+max-bytes = "1GiB"
+
+[[bucket]]
+name = "prices"
+max-bytes = "unlimited"
 "#;
 
 const SHORTEST: &str = r#"
@@ -177,7 +190,12 @@ fn every_key_is_read() {
         Subscription { subject: pattern("${x}"), ..Subscription::default() },
     ];
     assert_eq!(resize.subscribe, subscribe);
-    assert_eq!(resize.emit, [Pattern::new("com.acme.thumbnail.*"), Pattern::new("com.acme.done")]);
+    assert_eq!(resize.grant.emit, [Pattern::new("com.acme.thumbnail.*"), Pattern::new("com.acme.done")]);
+    let state: Vec<_> = resize.grant.state.iter().map(ToString::to_string).collect();
+    assert_eq!(state, ["thumbnails", "prices:read"]);
+    assert_eq!((resize.max_state_writes, resize.max_state_bytes), (50_000, 64 << 20));
+    let bucket = |name: &str, max_bytes| BucketConfig { name: name.to_owned(), max_bytes };
+    assert_eq!(config.buckets, [bucket("thumbnails", Some(1 << 30)), bucket("prices", None)]);
     assert_eq!(resize.concurrency, 1);
     assert_eq!(resize.timeout, Duration::from_secs(5));
     assert_eq!(resize.memory, 1 << 20);
@@ -202,7 +220,8 @@ fn every_key_is_read() {
     assert_eq!(notify.component, Path::new("/opt/notify.wasm"));
     assert_eq!(notify.digest, None);
     assert_eq!(notify.interface, None);
-    assert_eq!(notify.emit, []);
+    assert_eq!(notify.grant, Granted::default());
+    assert_eq!((notify.max_state_writes, notify.max_state_bytes), (10, 4 << 20));
     assert_eq!(notify.concurrency, 8);
     assert_eq!(notify.timeout, Duration::from_secs(60));
     assert_eq!(notify.memory, 128 << 20);
@@ -239,10 +258,15 @@ fn what_is_not_written_has_a_default() {
         cache: engine.cache,
     };
     assert_eq!((config.queue, config.log_retention), (expected, engine.log_retention));
-    let [HandlerConfig { digest, concurrency, timeout, memory, queue, emit, .. }] = &config.handlers[..] else {
+    let [HandlerConfig { digest, concurrency, timeout, memory, queue, grant, max_state_writes, max_state_bytes, .. }] =
+        &config.handlers[..]
+    else {
         panic!("{config:?}")
     };
-    assert_eq!((digest.as_deref(), *concurrency, *memory, &emit[..]), (None, 4, 64 << 20, &[][..]));
+    assert_eq!((digest.as_deref(), *concurrency, *memory, grant), (None, 4, 64 << 20, &Granted::default()));
+    let limits = gristmill_host::Limits::default();
+    assert_eq!((*max_state_writes, *max_state_bytes), (limits.max_state_writes, limits.max_state_bytes));
+    assert_eq!(config.buckets, []);
     assert_eq!(*timeout, Duration::from_secs(5));
     assert_eq!(*queue, QueueOptions::default(), "the engine's defaults and those of the file are the same");
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use gristmill_core::units::{parse_duration, parse_size};
-use gristmill_core::{EntryId, Pattern, QueueName, State};
+use gristmill_core::{EntryId, Pattern, QueueName, StateGrant, entry};
 use gristmill_host::Interface;
 use reqwest::Url;
 
 use super::event::EventFlags;
 use super::options::PublishFlags;
+use super::state::State;
 
 /// The configuration that is read when nobody names another.
 const DEFAULT_CONFIG: &str = "runtime.toml";
@@ -99,6 +100,9 @@ pub enum Command {
     /// Those that talk to a running runtime.
     #[command(flatten)]
     Client(Client),
+    /// Look at what handlers keep in their buckets, and change it
+    #[command(subcommand)]
+    State(State),
     /// Run one component once on one event, without a queue
     Invoke(Invoke),
     /// Copy the store: queues, entries and state
@@ -213,7 +217,7 @@ pub struct ListEntries {
     pub queue: QueueName,
     /// The state
     #[arg(long, value_parser = state_parser())]
-    pub state: State,
+    pub state: entry::State,
     /// Which page
     #[command(flatten)]
     pub page: PageFlags,
@@ -315,6 +319,10 @@ pub struct Invoke {
     /// A type of events that it may emit, `*` for any run of characters; may be repeated
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub emit: Vec<Pattern>,
+    /// A bucket of state that it may use: NAME, or NAME:read. It is empty at first; what is written is printed, and
+    /// kept nowhere. May be repeated
+    #[arg(long, value_name = "BUCKET")]
+    pub state: Vec<StateGrant>,
     /// How long it may run
     #[arg(long, default_value = "5s", value_parser = timeout)]
     pub timeout: Duration,
@@ -350,8 +358,9 @@ pub struct Restore {
     pub directory: PathBuf,
 }
 
-fn state_parser() -> impl TypedValueParser<Value = State> {
-    PossibleValuesParser::new(State::ALL.map(State::as_str)).try_map(|state| state.parse::<State>())
+fn state_parser() -> impl TypedValueParser<Value = entry::State> {
+    PossibleValuesParser::new(entry::State::ALL.map(entry::State::as_str))
+        .try_map(|state| state.parse::<entry::State>())
 }
 
 fn interface() -> impl TypedValueParser<Value = Interface> {
@@ -414,6 +423,13 @@ mod tests {
             "gristmill dead redrive 0-1 0-2",
             "gristmill dead redrive --queue orders --all",
             "gristmill invoke a.wasm --event e.json --emit a.* --emit b --timeout 1s --memory 1MiB",
+            "gristmill invoke a.wasm --event e.json --state thumbnails --state prices:read",
+            "gristmill state list --offline",
+            "gristmill state list --offline prices --prefix a --json",
+            "gristmill state get --offline prices apple",
+            "gristmill state set --offline prices apple 12",
+            "gristmill state set --offline prices apple --delete",
+            "gristmill state export --offline prices",
             "gristmill backup --offline copy",
             "gristmill restore copy --config a.toml",
         ] {
@@ -426,6 +442,9 @@ mod tests {
         for line in [
             "gristmill backup",
             "gristmill restore --offline copy",
+            "gristmill state list --offline --prefix a",
+            "gristmill state set --offline prices apple",
+            "gristmill state set --offline prices apple 12 --delete",
             "gristmill publish",
             "gristmill publish events.ndjson --type t",
             "gristmill publish events.ndjson --data x",
@@ -444,6 +463,7 @@ mod tests {
             "gristmill dead redrive 0-1 --queue orders",
             "gristmill queues --url localhost:8080",
             "gristmill invoke a.wasm --event e.json --timeout 5",
+            "gristmill invoke a.wasm --event e.json --state prices:write",
             "gristmill invoke a.wasm --event e.json --timeout 0s",
             "gristmill publish --type t --source a^b",
         ] {

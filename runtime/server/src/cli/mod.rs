@@ -11,6 +11,7 @@ mod queues;
 mod runtime;
 pub mod screen;
 mod sheet;
+pub mod state;
 pub mod table;
 pub mod text;
 

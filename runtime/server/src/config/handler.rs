@@ -7,6 +7,7 @@ use gristmill_core::{HandlerName, Pattern, Subscription};
 use gristmill_host::Interface;
 
 use super::error::Problem;
+use super::grant;
 use super::keys;
 use super::limits::Limits;
 use super::reader::{Entry, Reader, Table, Text};
@@ -18,7 +19,6 @@ const REQUIRED: [&str; 3] = ["name", "component", "subscribe"];
 const NAME: &str = "\"resize\"";
 const COMPONENT: &str = "\"plugins/resize.wasm\"";
 const SUBSCRIBE: &str = "[{ type = \"com.acme.image.*\" }]";
-const EMIT: &str = "[\"com.acme.thumbnail.*\"]";
 const DIGEST_PREFIX: &str = "sha256:";
 const DIGEST_DIGITS: usize = 64;
 /// Names in an event's JSON that are no attributes; `specversion` is the same in every event.
@@ -79,7 +79,7 @@ fn one(
         reader.choice(entry, &Interface::ALL.map(|interface| (interface.name(), interface)))
     });
     let subscribe = reader.setting(table, "subscribe", subscribe);
-    let emit = emit(reader, table);
+    let granted = grant::grant(reader, table);
     let ordering_key = reader.setting(table, "ordering-key", ordering_key);
     let limits = Limits::read(reader, table).over(&shared.defaults);
     limits.check(reader, shared.max_event_size.as_ref());
@@ -93,7 +93,9 @@ fn one(
         timeout: limits.timeout(),
         memory: limits.memory(),
         queue: limits.queue(ordering_key.value()),
-        emit,
+        max_state_writes: limits.max_state_writes(),
+        max_state_bytes: limits.max_state_bytes(),
+        grant: granted,
     })
 }
 
@@ -243,28 +245,12 @@ fn subscription(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Subscriptio
     Some(Subscription { ty: ty.value(), source: source.value(), subject: subject.value() })
 }
 
-fn pattern(reader: &mut Reader<'_>, key: &str, text: Text) -> Option<Pattern> {
+/// `text` as a pattern; `key` says whose.
+pub(super) fn pattern(reader: &mut Reader<'_>, key: &str, text: Text) -> Option<Pattern> {
     if text.value.is_empty() {
         let problem = text.problem(format!("an empty pattern in `{key}` matches nothing"), "expected a pattern");
         reader.report(problem.help("`*` stands for any characters; everything else for itself"));
         return None;
     }
     Some(Pattern::new(&text.value))
-}
-
-fn emit(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Pattern> {
-    let Some(entry) = table.entry("grant") else { return Vec::new() };
-    let Some(grant) = reader.table(&entry, &keys::GRANT) else {
-        reader.wrong_type(&entry, "a table", &format!("for example: grant = {{ emit = {EMIT} }}"));
-        return Vec::new();
-    };
-    let emit = reader.setting(&grant, "emit", |reader, entry| {
-        let items = reader.list(entry, EMIT)?;
-        let patterns = items.iter().filter_map(|item| {
-            let text = reader.string(item, EMIT)?;
-            pattern(reader, "emit", text)
-        });
-        Some(patterns.collect::<Vec<_>>())
-    });
-    emit.value_or(Vec::new())
 }

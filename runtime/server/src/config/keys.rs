@@ -19,7 +19,7 @@ pub(super) struct Keys {
 /// The file itself.
 pub(super) const ROOT: Keys = Keys {
     title: "the top level",
-    known: &["runtime", "http", "queue", "log", "defaults", "handler"],
+    known: &["runtime", "http", "queue", "log", "defaults", "handler", "bucket"],
     later: &["plugins"],
 };
 /// `[runtime]`.
@@ -45,6 +45,8 @@ pub(super) const DEFAULTS: Keys = Keys {
         "lease",
         "memory",
         "concurrency",
+        "max-state-writes",
+        "max-state-bytes",
         "key-concurrency",
         "on-dead",
         "rate",
@@ -78,6 +80,8 @@ pub(super) const HANDLER: Keys = Keys {
         "lease",
         "memory",
         "concurrency",
+        "max-state-writes",
+        "max-state-bytes",
         "key-concurrency",
         "on-dead",
         "rate",
@@ -101,7 +105,9 @@ pub(super) const RATE: Keys = Keys { title: "rate", known: &["per-second", "burs
 /// `done-retention`, `dead-retention` and `cancelled-retention`.
 pub(super) const RETENTION: Keys = Keys { title: "retention", known: &["age", "count"], later: &[] };
 /// `grant`.
-pub(super) const GRANT: Keys = Keys { title: "grant", known: &["emit"], later: &["http", "state", "env"] };
+pub(super) const GRANT: Keys = Keys { title: "grant", known: &["emit", "state"], later: &["http", "env"] };
+/// `[[bucket]]`.
+pub(super) const BUCKET: Keys = Keys { title: "[[bucket]]", known: &["name", "max-bytes"], later: &[] };
 /// One item of `subscribe`.
 pub(super) const SUBSCRIBE: Keys = Keys { title: "subscribe", known: &["type", "source", "subject"], later: &[] };
 
@@ -164,7 +170,7 @@ impl Keys {
 
     fn written(&self, key: &str) -> String {
         match (self.is_root(), key) {
-            (true, "handler") => String::from("`[[handler]]`"),
+            (true, "handler" | "bucket") => format!("`[[{key}]]`"),
             (true, key) => format!("`[{key}]`"),
             (false, key) => format!("`{key}`"),
         }

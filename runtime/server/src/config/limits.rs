@@ -26,6 +26,8 @@ const LEASE: Allowed<Duration> =
 const TIMEOUT: Allowed<Duration> = Allowed::within(Duration::from_millis(1)..=DAY, Duration::from_secs(5));
 const MEMORY: Allowed<u64> = Allowed::within(1 << 20..=4 << 30, 64 << 20);
 const CONCURRENCY: Allowed<u32> = Allowed::within(1..=1024, 4);
+const MAX_STATE_WRITES: Allowed<u32> = Allowed::within(1..=50_000, 1_000);
+const MAX_STATE_BYTES: Allowed<u64> = Allowed::within(1 << 10..=64 << 20, 4 << 20);
 const BASE: Allowed<Duration> = Allowed::within(DELAYS, Duration::from_secs(1));
 const FACTOR: Allowed<f64> = Allowed::within(1.0..=1000.0, 2.0);
 const MAX: Allowed<Duration> = Allowed::within(DELAYS, Duration::from_hours(1));
@@ -39,6 +41,8 @@ pub(super) struct Limits {
     timeout: Setting<Duration>,
     memory: Setting<u64>,
     concurrency: Setting<u32>,
+    max_state_writes: Setting<u32>,
+    max_state_bytes: Setting<u64>,
     backoff: BackoffKeys,
     queue: QueueKeys,
 }
@@ -72,6 +76,11 @@ impl Limits {
             concurrency: reader.setting(table, "concurrency", |reader, entry| {
                 reader.integer(entry, &CONCURRENCY, |count| count.to_string())
             }),
+            max_state_writes: reader.setting(table, "max-state-writes", |reader, entry| {
+                reader.integer(entry, &MAX_STATE_WRITES, |count| count.to_string())
+            }),
+            max_state_bytes: reader
+                .setting(table, "max-state-bytes", |reader, entry| reader.size(entry, &MAX_STATE_BYTES)),
             backoff: BackoffKeys::read(reader, table),
             queue: QueueKeys::read(reader, table),
         }
@@ -85,6 +94,8 @@ impl Limits {
             timeout: self.timeout.or(&defaults.timeout),
             memory: self.memory.or(&defaults.memory),
             concurrency: self.concurrency.or(&defaults.concurrency),
+            max_state_writes: self.max_state_writes.or(&defaults.max_state_writes),
+            max_state_bytes: self.max_state_bytes.or(&defaults.max_state_bytes),
             backoff: self.backoff.over(&defaults.backoff),
             queue: self.queue.over(&defaults.queue),
         }
@@ -134,6 +145,14 @@ impl Limits {
 
     pub(super) fn concurrency(&self) -> usize {
         usize::try_from(self.concurrency.value_or(CONCURRENCY.default)).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn max_state_writes(&self) -> usize {
+        usize::try_from(self.max_state_writes.value_or(MAX_STATE_WRITES.default)).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn max_state_bytes(&self) -> u64 {
+        self.max_state_bytes.value_or(MAX_STATE_BYTES.default)
     }
 
     fn retry(&self) -> RetryPolicy {

@@ -16,12 +16,13 @@
 //! | `limits` | `[defaults]`, and their overrides in a handler |
 //! | `options` | those of them that say how a queue treats its entries |
 //! | `handler` | `[[handler]]` |
+//! | `grant` | what a handler may do, and `[[bucket]]` |
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gristmill_core::{HandlerName, Pattern, Subscription};
+use gristmill_core::{HandlerName, Pattern, StateGrant, Subscription};
 use gristmill_host::Interface;
 use gristmill_queue::QueueOptions;
 
@@ -30,6 +31,7 @@ use self::reader::Reader;
 
 pub mod error;
 mod expand;
+mod grant;
 mod handler;
 mod keys;
 mod limits;
@@ -84,6 +86,7 @@ fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, folder: &Path) -> Conf
     let log_retention = sections::log(reader, &root);
     let shared = Shared { defaults: limits::defaults(reader, &root), max_event_size: queue.max_event_size(), folder };
     let handlers = handler::all(reader, &root, &shared);
+    let buckets = grant::buckets(reader, &root);
     Config {
         data_dir: runtime.data_dir,
         shutdown_grace: runtime.shutdown_grace,
@@ -91,6 +94,7 @@ fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, folder: &Path) -> Conf
         queue: queue.config(),
         log_retention,
         handlers,
+        buckets,
     }
 }
 
@@ -117,6 +121,17 @@ pub struct Config {
     pub log_retention: Option<Duration>,
     /// Every `[[handler]]`, in the order of the file.
     pub handlers: Vec<HandlerConfig>,
+    /// Every `[[bucket]]`, in the order of the file.
+    pub buckets: Vec<BucketConfig>,
+}
+
+/// One `[[bucket]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketConfig {
+    /// Its name; each once.
+    pub name: String,
+    /// How much it may hold, in bytes of keys and values. Default: no limit.
+    pub max_bytes: Option<u64>,
 }
 
 /// `[queue]`.
@@ -177,6 +192,19 @@ pub struct HandlerConfig {
     pub memory: u64,
     /// How its queue treats entries. The lease is longer than `timeout` and some grace.
     pub queue: QueueOptions,
+    /// How many keys of the state one call may write. Default: 1,000.
+    pub max_state_writes: usize,
+    /// How much one call may write to the state, in bytes of keys and values. Default: 4 MiB.
+    pub max_state_bytes: u64,
+    /// What it may do beyond computing.
+    pub grant: Granted,
+}
+
+/// `grant`. Default: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
     /// Types of events that it may emit.
     pub emit: Vec<Pattern>,
+    /// Buckets that it may use; each once.
+    pub state: Vec<StateGrant>,
 }
