@@ -71,11 +71,20 @@ fn people_look_at_the_state_and_change_it() {
     assert_eq!(state(&["export", "--offline"]).1, "{\"bucket\":\"prices\",\"key\":\"apple\",\"value\":\"12\"}\n");
     let (code, _, error) = state(&["get", "--offline", "prices", "pear"]);
     assert_eq!((code, error.as_str()), (1, "error: there is no key `pear` in bucket `prices`\n"));
-    assert!(state(&["list"]).2.contains("--offline"));
     // What a person wrote is what a handler reads.
     let running = crate::after(&deployment, &[keep("1", 2, json!([["get", "prices", "apple"]]), "ack")]);
     assert_eq!(running.entry("keeper", "done", "1")["result"], json!(["12"]));
     assert!(state(&["list", "--offline"]).2.contains("error: "), "a runtime has the store open");
+    let ask = |arguments: &[&str]| {
+        let output = running.client(&[&["state"], arguments].concat());
+        (text(&output.stdout), text(&output.stderr))
+    };
+    assert_eq!(ask(&["list"]).0, "prices\n");
+    assert_eq!(ask(&["list", "prices", "--prefix", "ap", "--json"]).0, "{\"items\":[\"apple\"],\"next\":null}\n");
+    assert_eq!(ask(&["get", "prices", "apple"]).0, "12");
+    assert_eq!(ask(&["get", "prices", "../pear"]).1, "error: there is no key `../pear` in bucket `prices`\n");
+    assert!(ask(&["set", "prices", "apple", "1"]).1.contains("--offline"));
+    assert!(ask(&["export"]).1.contains("--offline"));
 }
 
 #[test]

@@ -47,7 +47,7 @@ async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(config) => copies::restore(restore, &config).await,
             Err(code) => Ok(code),
         },
-        Command::State(state) => match load(&args.global) {
+        Command::Client(Client::State(state)) if state.is_offline() => match load(&args.global) {
             Ok(config) => offline::state(state, &config).await,
             Err(code) => Ok(code),
         },

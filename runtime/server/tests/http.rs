@@ -12,9 +12,11 @@ use gristmill::cli::args::{Args, Command};
 use gristmill::http::{Api, Problem, Readiness, routes};
 use gristmill::routing::Router;
 use gristmill_core::json::{BATCH, STRUCTURED};
+use gristmill_core::state::{Change, StateWrite};
 use gristmill_core::{EntryId, Outcome, Pattern, QueueName, Subscription};
 use gristmill_queue::{
     Act, Action, Claim, Confirm, EngineOptions, KeyOptions, Memory, Operation, Queue, QueueOptions, Selection, Settle,
+    Transaction,
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -505,4 +507,33 @@ async fn the_command_line_says_what_is_wrong() {
     let error = gristmill(&url, &["queues"]).await.unwrap_err();
     let expected = "start one with `gristmill run`, or name another with --url";
     assert_eq!(error, format!("error: no runtime answers at {url}: {expected}\n"));
+}
+
+#[tokio::test]
+async fn state_is_listed_in_pages_and_read_as_it_is() {
+    let server = serve().await;
+    let keys = ["..", "a b", "a/1", "a/2", "b"];
+    let writes = keys.map(|key| StateWrite {
+        bucket: "stock".to_owned(),
+        key: key.to_owned(),
+        change: Change::Set(Bytes::from_static(b"\xff<html>")),
+    });
+    server.queue.transact(Transaction { writes: writes.to_vec(), ..Transaction::default() }).await.unwrap();
+    assert_eq!(json_of(server.get("/v1/state"), StatusCode::OK).await, json!({ "items": ["stock"], "next": null }));
+    let keys = async |query: &str| json_of(server.get(&format!("/v1/state/stock/keys?{query}")), StatusCode::OK).await;
+    assert_eq!(keys("prefix=a/").await, json!({ "items": ["a/1", "a/2"], "next": null }));
+    assert_eq!(keys("limit=2").await, json!({ "items": ["..", "a b"], "next": "a b" }));
+    assert_eq!(keys("limit=3&cursor=a%20b").await, json!({ "items": ["a/1", "a/2", "b"], "next": null }));
+    for key in ["..", "a%2F1", "a/2", "a+b"] {
+        let response = server.get(&format!("/v1/state/stock/value?key={key}")).send().await.unwrap();
+        assert_eq!(
+            (response.status(), &response.headers()["content-type"]),
+            (StatusCode::OK, &"application/octet-stream".parse().unwrap())
+        );
+        assert_eq!(response.bytes().await.unwrap(), Bytes::from_static(b"\xff<html>"), "{key}");
+    }
+    let unknown = json_of(server.get("/v1/state/none/value?key=x"), StatusCode::NOT_FOUND).await;
+    assert_eq!(unknown["type"], "urn:gristmill:problem:unknown-key");
+    json_of(server.get("/v1/state/stock/value"), StatusCode::BAD_REQUEST).await;
+    json_of(server.get("/v1/state/stock/keys?limit=0"), StatusCode::BAD_REQUEST).await;
 }

@@ -100,9 +100,6 @@ pub enum Command {
     /// Those that talk to a running runtime.
     #[command(flatten)]
     Client(Client),
-    /// Look at what handlers keep in their buckets, and change it
-    #[command(subcommand)]
-    State(State),
     /// Run one component once on one event, without a queue
     Invoke(Invoke),
     /// Copy the store: queues, entries and state
@@ -124,6 +121,9 @@ pub enum Client {
     /// Look at dead letters, and make them ready again
     #[command(subcommand)]
     Dead(Dead),
+    /// Look at what handlers keep in their buckets, and change it
+    #[command(subcommand)]
+    State(State),
 }
 
 /// `run`.
@@ -424,7 +424,9 @@ mod tests {
             "gristmill dead redrive --queue orders --all",
             "gristmill invoke a.wasm --event e.json --emit a.* --emit b --timeout 1s --memory 1MiB",
             "gristmill invoke a.wasm --event e.json --state thumbnails --state prices:read",
+            "gristmill state list",
             "gristmill state list --offline",
+            "gristmill state get prices apple --json",
             "gristmill state list --offline prices --prefix a --json",
             "gristmill state get --offline prices apple",
             "gristmill state set --offline prices apple 12",

@@ -28,7 +28,7 @@ use publish::Target;
 use runtime::Runtime;
 use screen::Screen;
 
-/// Runs a command against a running runtime. Publishing with `--offline` is not one of those.
+/// Runs a command against a running runtime. What is done with `--offline` is not one of those.
 ///
 /// # Errors
 /// When the runtime cannot be reached or refuses. [`complaint`] says it on a terminal.
@@ -43,6 +43,7 @@ pub async fn client(command: &Client, global: &Global) -> anyhow::Result<ExitCod
             entries::show(&runtime, args, screen, now).await
         }
         Client::Dead(Dead::List(args)) => dead::list(&runtime, args, screen, now).await,
+        Client::State(command) => state::ask(command, &runtime).await,
         Client::Dead(Dead::Redrive(args)) => dead::redrive(&runtime, args, screen).await,
     };
     match result {

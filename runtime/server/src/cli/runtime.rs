@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
 use gristmill_core::json::{BATCH, Structured};
 use gristmill_core::{EntryId, Event, QueueName, State};
 use reqwest::{Client, RequestBuilder, Url, header, redirect};
@@ -85,6 +86,25 @@ impl Runtime {
         self.send(request).await
     }
 
+    pub(super) async fn buckets(&self) -> anyhow::Result<List<String>> {
+        self.send(self.http.get(self.url(&["state"])?)).await
+    }
+
+    pub(super) async fn keys(&self, bucket: &str, prefix: &str, cursor: Option<&str>) -> anyhow::Result<List<String>> {
+        let mut url = self.url(&["state", bucket, "keys"])?;
+        url.query_pairs_mut()
+            .append_pair("limit", "1000")
+            .append_pair("prefix", prefix)
+            .extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
+        self.send(self.http.get(url)).await
+    }
+
+    pub(super) async fn value(&self, bucket: &str, key: &str) -> anyhow::Result<Bytes> {
+        let mut url = self.url(&["state", bucket, "value"])?;
+        url.query_pairs_mut().append_pair("key", key);
+        self.answer(self.http.get(url)).await
+    }
+
     fn url(&self, path: &[&str]) -> anyhow::Result<Url> {
         let mut url = self.base.clone();
         match url.path_segments_mut() {
@@ -95,7 +115,17 @@ impl Runtime {
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
-        let at = self.base.as_str().trim_end_matches('/');
+        let body = self.answer(request).await?;
+        serde_json::from_slice(&body)
+            .with_context(|| format!("{} answered something else: is it a runtime of this version?", self.at()))
+    }
+
+    fn at(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Bytes> {
+        let at = self.at();
         let response = request.send().await.map_err(|error| {
             if error.is_connect() {
                 anyhow::Error::new(NoRuntime(at.to_owned()))
@@ -108,8 +138,7 @@ impl Runtime {
         let status = response.status();
         let body = response.bytes().await.with_context(|| format!("the answer of {at} broke off"))?;
         if status.is_success() {
-            return serde_json::from_slice(&body)
-                .with_context(|| format!("{at} answered something else: is it a runtime of this version?"));
+            return Ok(body);
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Err(problem.into()),

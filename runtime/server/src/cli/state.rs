@@ -1,4 +1,5 @@
-//! `gristmill state`: what handlers keep, in the store of a runtime that is stopped.
+//! `gristmill state`: what handlers keep, asked of a running runtime or, with `--offline`, looked up in the store of one
+//! that is stopped.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use gristmill_core::state::{Change, StateWrite};
 use gristmill_queue::{Queue, StateSnapshot, Transacted, Transaction};
 use serde_json::{Value, json};
 
+use super::runtime::Runtime;
 use super::screen::{Screen, print};
 use super::text::{one_line, safe_json};
 
@@ -24,13 +26,13 @@ pub enum State {
     /// List the buckets that hold anything, or the keys of one
     #[command(after_help = "\
 Examples:
-  gristmill state list --offline
-  gristmill state list --offline thumbnails --prefix 2026/")]
+  gristmill state list
+  gristmill state list thumbnails --prefix 2026/")]
     List(StateList),
     /// Print a value as it is
     #[command(after_help = "\
 Example:
-  gristmill state get --offline thumbnails 2026/cat.png > cat.png")]
+  gristmill state get thumbnails 2026/cat.png > cat.png")]
     Get(StateGet),
     /// Write a value, or delete a key
     #[command(after_help = "\
@@ -67,7 +69,7 @@ pub struct StateList {
     /// Only keys that begin like this
     #[arg(long, default_value = "", requires = "bucket", hide_default_value = true)]
     pub prefix: String,
-    /// Open the data directory of a runtime that is stopped; the only way so far
+    /// Open the data directory of a runtime that is stopped
     #[arg(long)]
     pub offline: bool,
     /// Print JSON
@@ -82,7 +84,7 @@ pub struct StateGet {
     pub bucket: String,
     /// The key
     pub key: String,
-    /// Open the data directory of a runtime that is stopped; the only way so far
+    /// Open the data directory of a runtime that is stopped
     #[arg(long)]
     pub offline: bool,
     /// Print JSON
@@ -135,24 +137,58 @@ pub async fn state(command: &State, queue: &dyn Queue) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
+/// Asks a running runtime.
+///
+/// # Errors
+/// When it cannot be reached, refuses, or is not asked this.
+pub(super) async fn ask(command: &State, runtime: &Runtime) -> anyhow::Result<ExitCode> {
+    match command {
+        State::List(args) => {
+            let Some(bucket) = &args.bucket else {
+                show_names(args, &runtime.buckets().await?.items)?;
+                return Ok(ExitCode::SUCCESS);
+            };
+            let (mut keys, mut cursor) = (Vec::new(), None);
+            loop {
+                let page = runtime.keys(bucket, &args.prefix, cursor.as_deref()).await?;
+                keys.extend(page.items);
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            show_names(args, &keys)?;
+        }
+        State::Get(args) => show_value(args, &runtime.value(&args.bucket, &args.key).await?)?,
+        State::Set(_) | State::Export(_) => {
+            bail!("this version does that with the store of a stopped runtime only: stop it, and pass --offline");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 type Look = dyn FnOnce(&dyn StateSnapshot) -> anyhow::Result<()> + Send;
 
 fn list(args: &StateList, snapshot: &dyn StateSnapshot) -> anyhow::Result<()> {
-    let (what, names) = match &args.bucket {
-        None => ("buckets", snapshot.buckets()?),
+    let names = match &args.bucket {
+        None => snapshot.buckets()?,
         Some(bucket) => {
             let mut keys = Vec::new();
             each_key(snapshot, bucket, &args.prefix, |key| {
                 keys.push(key);
                 Ok(())
             })?;
-            ("keys", keys)
+            keys
         }
     };
+    show_names(args, &names)
+}
+
+fn show_names(args: &StateList, names: &[String]) -> anyhow::Result<()> {
     if args.json {
         Screen::stdout().json(&json!({ "items": names, "next": null }))?;
     } else if names.is_empty() {
-        eprintln!("there are no {what}");
+        eprintln!("there are no {}", if args.bucket.is_some() { "keys" } else { "buckets" });
     } else {
         print(&names.iter().map(|name| one_line(name) + "\n").collect::<String>())?;
     }
@@ -162,11 +198,15 @@ fn list(args: &StateList, snapshot: &dyn StateSnapshot) -> anyhow::Result<()> {
 fn get(args: &StateGet, snapshot: &dyn StateSnapshot) -> anyhow::Result<()> {
     let value = snapshot.get(&args.bucket, &args.key)?;
     let value = value.ok_or_else(|| anyhow!("there is no key `{}` in bucket `{}`", args.key, args.bucket))?;
+    show_value(args, &value)
+}
+
+fn show_value(args: &StateGet, value: &Bytes) -> anyhow::Result<()> {
     if args.json {
-        Screen::stdout().json(&item(&args.bucket, &args.key, &value))?;
+        Screen::stdout().json(&item(&args.bucket, &args.key, value))?;
     } else {
         // As it is: somebody asked for just this value.
-        std::io::stdout().lock().write_all(&value)?;
+        std::io::stdout().lock().write_all(value)?;
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ fn entry_id(path: Segment) -> Result<EntryId, Problem> {
     EntryId::new(&segment(path)?).map_err(|error| Problem::new(UNKNOWN_ENTRY, error.to_string()))
 }
 
-fn segment(path: Segment) -> Result<String, Problem> {
+pub(super) fn segment(path: Segment) -> Result<String, Problem> {
     match path {
         Ok(Path(segment)) => Ok(segment),
         Err(error) => Err(Problem::new(UNKNOWN_PATH, error.body_text())),
@@ -112,7 +112,7 @@ fn state(given: Option<String>) -> Result<State, Problem> {
     given.parse().map_err(|error: gristmill_core::entry::StateError| invalid(error.to_string()))
 }
 
-fn limit(given: Option<String>) -> Result<usize, Problem> {
+pub(super) fn limit(given: Option<String>) -> Result<usize, Problem> {
     let Some(given) = given else { return Ok(DEFAULT_LIMIT) };
     let parsed = given.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
     parsed.ok_or_else(|| {
@@ -125,6 +125,6 @@ fn unknown_entry(entry: &EntryId) -> Problem {
     Problem::new(UNKNOWN_ENTRY, detail)
 }
 
-fn invalid(detail: String) -> Problem {
+pub(super) fn invalid(detail: String) -> Problem {
     Problem::new(INVALID_REQUEST, detail)
 }

@@ -9,6 +9,7 @@ mod inspect;
 pub mod model;
 pub mod problem;
 mod publish;
+mod state;
 mod view;
 
 use std::collections::BTreeSet;
@@ -70,6 +71,9 @@ pub fn routes(api: Api) -> axum::Router {
         .route("/v1/queues/{queue}/entries", get(inspect::entries))
         .route("/v1/entries/{entry}", get(inspect::entry))
         .route("/v1/entries/{entry}/redrive", post(inspect::redrive))
+        .route("/v1/state", get(state::buckets))
+        .route("/v1/state/{bucket}/keys", get(state::keys))
+        .route("/v1/state/{bucket}/value", get(state::value))
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .fallback(unknown_path)
@@ -93,7 +97,8 @@ async fn unknown_path(uri: Uri) -> Problem {
         problem::UNKNOWN_PATH,
         format!(
             "there is nothing at `{}`: there are /v1/events, /v1/queues, /v1/queues/{{queue}}, \
-             /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /healthz and /readyz",
+             /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /v1/state, /v1/state/{{bucket}}/keys, \
+             /v1/state/{{bucket}}/value, /healthz and /readyz",
             uri.path().escape_debug()
         ),
     )
