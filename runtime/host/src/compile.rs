@@ -54,13 +54,11 @@ where
     R: ComponentNamedList + Lift,
 {
     let (ty, engine) = (linker.substituted_component_type(compiled)?, compiled.engine());
-    let Some(ComponentItem::ComponentInstance(exported)) =
-        ty.get_export(engine, interface).map(|export| export.ty)
+    let Some(ComponentItem::ComponentInstance(exported)) = ty.get_export(engine, interface).map(|export| export.ty)
     else {
         wasmtime::bail!("{interface} is not an interface");
     };
-    let Some(ComponentItem::ComponentFunc(exported)) =
-        exported.get_export(engine, function).map(|export| export.ty)
+    let Some(ComponentItem::ComponentFunc(exported)) = exported.get_export(engine, function).map(|export| export.ty)
     else {
         wasmtime::bail!("{interface} has no function `{function}`");
     };

@@ -110,7 +110,7 @@ async fn with_several_interfaces_the_handler_wins_unless_another_is_asked_for() 
 const FORMS: [(&str, Interface); 2] = [(PROGRAM_COMPONENT, Interface::Run), (PROGRAM_MODULE, Interface::Command)];
 
 async fn rust(guest: &str) -> Component {
-    let grants = Grants { emit: vec![Pattern::new("test.*")] };
+    let grants = Grants { emit: vec![Pattern::new("test.*")], ..Grants::default() };
     host(2).load(LoadRequest { grants, ..request(bytes(guest)) }).await.unwrap()
 }
 

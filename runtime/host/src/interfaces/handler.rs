@@ -12,8 +12,8 @@ use crate::compile::{self, Needs, incompatible};
 use crate::engine::Host;
 use crate::error::LoadError;
 use crate::inspect::Outline;
-use crate::keyvalue;
 use crate::invocation::Invocation;
+use crate::keyvalue;
 use crate::outbox::payload_bytes;
 use crate::outcome::{Failure, cut};
 use crate::state::State;
@@ -34,7 +34,8 @@ impl Ready {
         let (compiled, needs) = compile::component(host, bytes)?;
         let linker = keyvalue::linker_for(host.linker(), &compiled).map_err(incompatible)?;
         let pre = linker.instantiate_pre(&compiled).and_then(EventHostPre::new).map_err(incompatible)?;
-        compile::check_function::<(&Delivery,), (Verdict,)>(&linker, &compiled, NAME, "handle").map_err(incompatible)?;
+        compile::check_function::<(&Delivery,), (Verdict,)>(&linker, &compiled, NAME, "handle")
+            .map_err(incompatible)?;
         Ok((Self { pre }, needs))
     }
 
