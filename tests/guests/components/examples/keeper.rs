@@ -24,6 +24,9 @@
 //!
 //! What is refused answers `{"error": "…"}`.
 
+// Its bindings exist in guests only.
+#![cfg(target_arch = "wasm32")]
+
 use std::collections::BTreeMap;
 
 use gristmill_sdk::IntoVerdict as _;
