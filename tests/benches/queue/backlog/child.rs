@@ -16,7 +16,7 @@ use crate::rig::{self, median, name};
 const TASK: &str = "GRISTMILL_BENCH_TASK";
 const STORE: &str = "GRISTMILL_BENCH_STORE";
 /// Children of each kind.
-const CHILDREN: usize = 5;
+const CHILDREN: usize = 7;
 /// Batches before memory is looked at: several times what all buffers hold.
 const WARM_UP: usize = 1_000;
 const MIB: f64 = 1_048_576.0;

@@ -61,9 +61,7 @@ pub(super) fn families(settings: &Settings, expired: &ExpiredBefore) -> Vec<Colu
 
 fn family_options(family: Family, settings: &Settings, cache: &Cache, expired: &ExpiredBefore) -> Options {
     let mut options = Options::default();
-    // Never full, whatever is written: the store begins a new log before that.
-    let limit = settings.write_buffer.saturating_mul(2);
-    options.set_write_buffer_size(usize::try_from(limit).unwrap_or(usize::MAX));
+    options.set_write_buffer_size(usize::try_from(settings.write_buffer).unwrap_or(usize::MAX));
     options.set_compression_type(DBCompressionType::Lz4);
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
