@@ -471,7 +471,8 @@ fn a_component_can_be_tried_without_a_queue() {
 
 #[test]
 fn the_quickstart_ends_as_its_readme_says() {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart");
+    // Cargo starts tests in the folder of their package.
+    let example = "../../examples/quickstart";
     let deployment = Deployment::new(&[]);
     let config = std::fs::read_to_string(format!("{example}/runtime.toml")).unwrap();
     let guest = |name| gristmill_test_guests::path(name).display().to_string();

@@ -26,7 +26,7 @@ async fn expect(golden: &str, bytes: impl Into<Bytes>) -> LoadError {
 }
 
 fn compare(golden: &str, error: &LoadError) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/load-errors").join(format!("{golden}.err"));
+    let path = PathBuf::from("tests/load-errors").join(format!("{golden}.err"));
     let actual = format!("{error}\n");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &actual).unwrap();

@@ -19,7 +19,7 @@ const FORMATS: [&str; 1] = ["format-1"];
 const MAX_BYTES: u64 = 200_000;
 
 fn fixture(format: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format)
+    Path::new("tests/fixtures").join(format)
 }
 
 fn options() -> EngineOptions {

@@ -134,7 +134,7 @@ fn pattern(text: &str) -> Option<Pattern> {
 
 #[test]
 fn every_mistake_is_explained() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config-errors");
+    let folder = PathBuf::from("tests/config-errors");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let files: BTreeSet<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     let mut different = Vec::new();
