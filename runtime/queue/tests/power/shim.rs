@@ -1,6 +1,6 @@
 //! A library that is put between a process and the kernel: it notes what is synced, or plays a disk that is full.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The shim, compiled.
