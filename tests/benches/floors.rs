@@ -106,7 +106,7 @@ async fn handle() -> f64 {
                     enqueued_at: gristmill_core::Timestamp::EPOCH,
                     event: Arc::new(event(n)),
                     state: None,
-                    limits: handler.limits.clone(),
+                    limits: handler.config.limits.clone(),
                 };
                 let report = handler.component.handle(invocation).await;
                 assert!(matches!(report.outcome, Outcome::Ack { .. }), "{:?}", report.outcome);

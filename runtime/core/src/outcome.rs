@@ -66,6 +66,17 @@ pub enum Outcome {
         /// Which line, and what is wrong with it.
         reason: String,
     },
+    /// The handler went over a limit that is neither time nor memory: its result is too large, or it holds too many
+    /// handles.
+    OverLimit {
+        /// Which limit, and the key of `runtime.toml` that sets it.
+        reason: String,
+    },
+    /// A person ended the run.
+    Killed {
+        /// Where the handler was.
+        reason: String,
+    },
     /// The lease ended before anybody settled the delivery.
     Expired,
     /// The process that held the lease died.
@@ -104,6 +115,8 @@ pub enum OutcomeKind {
     MaxAge,
     Released,
     InvalidOutput,
+    OverLimit,
+    Killed,
 }
 
 impl OutcomeKind {
@@ -126,6 +139,8 @@ impl OutcomeKind {
             Self::MaxAge => "max_age",
             Self::Released => "released",
             Self::InvalidOutput => "invalid_output",
+            Self::OverLimit => "over_limit",
+            Self::Killed => "killed",
         }
     }
 }
@@ -156,6 +171,8 @@ impl Outcome {
             Self::MaxAge { .. } => OutcomeKind::MaxAge,
             Self::Released => OutcomeKind::Released,
             Self::InvalidOutput { .. } => OutcomeKind::InvalidOutput,
+            Self::OverLimit { .. } => OutcomeKind::OverLimit,
+            Self::Killed { .. } => OutcomeKind::Killed,
         }
     }
 
@@ -176,7 +193,9 @@ impl Outcome {
             | Self::TimeToLive { reason }
             | Self::MaxAge { reason }
             | Self::Loop { reason }
-            | Self::InvalidOutput { reason } => reason,
+            | Self::InvalidOutput { reason }
+            | Self::OverLimit { reason }
+            | Self::Killed { reason } => reason,
         };
         let end = reason.floor_char_boundary(MAX_REASON_LEN);
         reason.get(..end)
@@ -198,8 +217,8 @@ mod tests {
 
     #[test]
     fn kinds_are_named_alike_in_json_and_tables() {
-        use OutcomeKind::{Ack, HostError, InvalidOutput, OutOfMemory, Timeout};
-        for kind in [Ack, OutOfMemory, HostError, Timeout, InvalidOutput] {
+        use OutcomeKind::{Ack, HostError, InvalidOutput, OutOfMemory, OverLimit, Timeout};
+        for kind in [Ack, OutOfMemory, HostError, Timeout, InvalidOutput, OverLimit] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
     }

@@ -92,6 +92,8 @@ impl RetryPolicy {
             | Outcome::OutOfMemory { .. }
             | Outcome::HostError { .. }
             | Outcome::InvalidOutput { .. }
+            | Outcome::OverLimit { .. }
+            | Outcome::Killed { .. }
             | Outcome::Expired => Disposition::Retry(self.backoff.delay(attempt, random)),
         }
     }
@@ -142,6 +144,8 @@ mod tests {
             Outcome::Lost,
             Outcome::Expired,
             Outcome::InvalidOutput { reason: String::new() },
+            Outcome::OverLimit { reason: String::new() },
+            Outcome::Killed { reason: String::new() },
             Outcome::Retry { reason: String::new(), after: Some(MIN_DELAY) },
         ] {
             assert!(matches!(policy.decide(2, &outcome, MIDDLE), Disposition::Retry(_)), "{outcome:?}");

@@ -1,13 +1,17 @@
 //! From bytes to machine code, and the checks that need a compiler.
 
+use std::cell::Cell;
+
 use wasmtime::Module;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component as Compiled, ComponentNamedList, Lift, Linker, Lower};
 use wasmtime::error::Context as _;
 
-use crate::engine::{Host, TABLES_PER_INSTANCE};
+use crate::cache::{Cache, Code};
 use crate::error::{LoadError, printable};
+use crate::platform::Platform;
 use crate::state::State;
+use crate::tuning::TABLES_PER_INSTANCE;
 
 /// What one instance takes of the pool.
 #[derive(Clone, Copy, Debug)]
@@ -26,20 +30,54 @@ impl Needs {
     }
 }
 
-pub(crate) fn component(host: &Host, bytes: &[u8]) -> Result<(Compiled, Needs), LoadError> {
-    let compiled = Compiled::from_binary(host.engine(), bytes).map_err(does_not_compile)?;
-    compiled.initialize_copy_on_write_image().map_err(does_not_compile)?;
-    // Unknown only for components that import core modules, which do not link.
-    let needs = compiled.resources_required();
-    let (memories, tables) = needs.map_or((0, 0), |needs| (needs.num_memories, needs.num_tables));
-    Ok((compiled, Needs { memories, tables }))
+/// What is compiled, and with what.
+pub(crate) struct Source<'a> {
+    pub(crate) platform: &'a Platform,
+    bytes: &'a [u8],
+    digest: &'a str,
+    cache: Option<&'a Cache>,
+    was_cached: Cell<bool>,
 }
 
-pub(crate) fn module(host: &Host, bytes: &[u8]) -> Result<(Module, Needs), LoadError> {
-    let module = Module::from_binary(host.engine(), bytes).map_err(does_not_compile)?;
-    module.initialize_copy_on_write_image().map_err(does_not_compile)?;
-    let needs = module.resources_required();
-    Ok((module, Needs { memories: needs.num_memories, tables: needs.num_tables }))
+impl<'a> Source<'a> {
+    pub(crate) fn new(platform: &'a Platform, bytes: &'a [u8], digest: &'a str, cache: Option<&'a Cache>) -> Self {
+        Self { platform, bytes, digest, cache, was_cached: Cell::new(false) }
+    }
+
+    /// Whether its code came out of the cache.
+    pub(crate) fn was_cached(&self) -> bool {
+        self.was_cached.get()
+    }
+
+    pub(crate) fn component(&self) -> Result<(Compiled, Needs), LoadError> {
+        let compiled: Compiled = self.compile()?;
+        compiled.initialize_copy_on_write_image().map_err(does_not_compile)?;
+        // Unknown only for components that import core modules, which do not link.
+        let needs = compiled.resources_required();
+        let (memories, tables) = needs.map_or((0, 0), |needs| (needs.num_memories, needs.num_tables));
+        Ok((compiled, Needs { memories, tables }))
+    }
+
+    pub(crate) fn module(&self) -> Result<(Module, Needs), LoadError> {
+        let module: Module = self.compile()?;
+        module.initialize_copy_on_write_image().map_err(does_not_compile)?;
+        let needs = module.resources_required();
+        Ok((module, Needs { memories: needs.num_memories, tables: needs.num_tables }))
+    }
+
+    /// What is in the cache, or else what the compiler makes, which is in the cache from then on.
+    fn compile<C: Code>(&self) -> Result<C, LoadError> {
+        let engine = self.platform.engine();
+        if let Some(code) = self.cache.and_then(|cache| cache.get(engine, self.digest)) {
+            self.was_cached.set(true);
+            return Ok(code);
+        }
+        let code = C::compile(engine, self.bytes).map_err(does_not_compile)?;
+        if let Some(cache) = self.cache {
+            cache.put(engine, self.digest, &code);
+        }
+        Ok(code)
+    }
 }
 
 /// Checks the type of a function of an exported interface, which the engine would do at the first call only.

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gristmill_core::HandlerName;
 
+use crate::compile::Source;
 use crate::engine::Host;
 use crate::error::LoadError;
 use crate::inspect::{self, Import, Outline};
 use crate::interfaces::{self, Interface, Ready};
-use crate::options::Grants;
+use crate::options::{Grants, Instances};
+use crate::platform::{Model, Platform};
+use crate::reuse::Shelf;
 
 /// What to load, and what it may do.
 #[derive(Clone, Debug)]
@@ -26,9 +29,12 @@ pub struct LoadRequest {
     pub interface: Option<Interface>,
     /// What it may do.
     pub grants: Grants,
+    /// For how many events an instance lives.
+    pub instances: Instances,
 }
 
-/// A loaded component. Cheap to clone; each [`handle`](Self::handle) runs in an instance of its own.
+/// A loaded component. Cheap to clone; each [`handle`](Self::handle) runs in an instance of its own
+/// unless it was loaded to [reuse](Instances) them.
 #[derive(Clone)]
 pub struct Component {
     inner: Arc<Loaded>,
@@ -44,11 +50,14 @@ pub(crate) struct Identity {
 
 struct Loaded {
     host: Host,
+    platform: Arc<Platform>,
     identity: Arc<Identity>,
     imports: Vec<Import>,
     ready: Ready,
     permits: u32,
     compile_time: Duration,
+    is_cached: bool,
+    shelf: Arc<Shelf>,
 }
 
 impl Host {
@@ -65,7 +74,11 @@ impl Host {
 
 impl Component {
     fn load(host: Host, request: LoadRequest) -> Result<Self, LoadError> {
-        let LoadRequest { name, bytes, digest: pinned, interface: asked, grants } = request;
+        let LoadRequest { name, bytes, digest: pinned, interface: asked, grants, instances } = request;
+        let (size, max) = (bytes.len() as u64, host.options().max_component_size);
+        if size > max {
+            return Err(LoadError::TooManyBytes { size, max });
+        }
         inspect::expect_wasm(&bytes)?;
         let digest = inspect::digest(&bytes);
         if let Some(pinned) = pinned
@@ -76,12 +89,19 @@ impl Component {
         let outline = Outline::read(&bytes)?;
         let found = interfaces::find(&outline, asked)?;
         let imports = inspect::expect_imports(&outline, found.interface, &grants)?;
+        let model = if outline.is_async { Model::Async } else { Model::Plain };
+        let platform = host.platform(model).map_err(LoadError::Engine)?;
         let started = Instant::now();
-        let (ready, needs) = Ready::new(&host, &bytes, &found)?;
-        let compile_time = started.elapsed();
-        let permits = needs.permits(host.instances())?;
+        let source = Source::new(&platform, &bytes, &digest, host.cache());
+        let (ready, needs) = Ready::new(&source, &found)?;
+        let (compile_time, is_cached) = (started.elapsed(), source.was_cached());
+        let permits = needs.permits(host.options().instances)?;
         let identity = Arc::new(Identity { name, digest, grants });
-        Ok(Self { inner: Arc::new(Loaded { host, identity, imports, ready, permits, compile_time }) })
+        // A program ends with its event.
+        let shelf = Shelf::new(if ready.interface().is_program() { Instances::Fresh } else { instances });
+        host.shelves().add(&shelf);
+        let loaded = Loaded { host, platform, identity, imports, ready, permits, compile_time, is_cached, shelf };
+        Ok(Self { inner: Arc::new(loaded) })
     }
 
     /// The handler that it is.
@@ -108,10 +128,24 @@ impl Component {
         &self.inner.imports
     }
 
-    /// How long it took to compile.
+    /// How long it took to compile, or to read what was compiled earlier.
     #[must_use]
     pub fn compile_time(&self) -> Duration {
         self.inner.compile_time
+    }
+
+    /// Whether what was compiled earlier could be [read](crate::HostOptions::cache).
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.inner.is_cached
+    }
+
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.inner.platform
+    }
+
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.inner.shelf
     }
 
     pub(crate) fn host(&self) -> &Host {

@@ -1,38 +1,22 @@
-//! The engine, its pool of instances, and the thread that makes time slices.
+//! The host: its engines, its pool of instances, and the thread that makes time slices.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
-use wasmtime_wasi::I32Exit;
+use wasmtime::{Engine, EngineWeak};
 
-use crate::bindings::EventHost;
+use crate::cache::Cache;
 use crate::error::HostError;
-use crate::keyvalue;
-use crate::options::{HostOptions, MAX_INSTANCES};
-use crate::provided::PREVIEW1;
-use crate::state::State;
+use crate::live::{Live, Running};
+use crate::options::{HostOptions, MAX_INSTANCES, STACK};
+use crate::platform::{Model, Platform};
+use crate::pool::Pool;
+use crate::reuse::Shelves;
 
 /// A handler that computes gives way to others after this long; also the precision of its time-out.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
-/// A Rust component has two or three tables, and other toolchains make more.
-pub(crate) const TABLES_PER_INSTANCE: u32 = 8;
-
-/// Stack of the handler's own code. Interpreters need more than the default of 512 KiB.
-const WASM_STACK: usize = 1 << 20;
-/// Stack of the handler's code and of the host functions that it calls.
-const ASYNC_STACK: usize = 2 << 20;
-/// The most elements of a table. The largest component seen, a Python interpreter, has 10,000.
-const TABLE_ELEMENTS: usize = 100_000;
-/// The whole of a 32-bit memory: only an invocation's own limit decides how much is used.
-const MEMORY_SLOT: usize = 1 << 32;
-/// How much of a used slot is cleared in place rather than given back to the operating system.
-const KEEP_RESIDENT: usize = 256 << 10;
-const KEEP_TABLE_RESIDENT: usize = 16 << 10;
-/// A backtrace shows fewer, after those of the panic machinery are left out.
-const BACKTRACE_FRAMES: usize = 48;
+/// After so many ticks, instances that are kept and have become too old are dropped.
+const TICKS_PER_SWEEP: u32 = 500;
 
 /// Runs components. Cheap to clone; all clones share one pool of instances. Needs a tokio runtime with time enabled.
 #[derive(Clone)]
@@ -41,11 +25,22 @@ pub struct Host {
 }
 
 struct Shared {
-    engine: Engine,
-    linker: Linker<State>,
-    module_linker: wasmtime::Linker<State>,
-    pool: Arc<Semaphore>,
-    instances: u32,
+    options: HostOptions,
+    plain: Arc<Platform>,
+    /// Made when a component first needs it.
+    concurrent: Mutex<Option<Arc<Platform>>>,
+    ticked: Arc<Ticked>,
+    pool: Pool,
+    live: Live,
+    shelves: Shelves,
+    cache: Option<Cache>,
+}
+
+/// What the ticker looks after.
+struct Ticked {
+    plain: EngineWeak,
+    concurrent: OnceLock<EngineWeak>,
+    shelves: Shelves,
 }
 
 impl Host {
@@ -55,105 +50,97 @@ impl Host {
     /// # Errors
     /// When an option is out of range, or the operating system refuses the address space or the thread.
     pub fn new(options: HostOptions) -> Result<Self, HostError> {
-        let HostOptions { instances } = options;
-        if !(1..=MAX_INSTANCES).contains(&instances) {
-            return Err(HostError::Instances { instances });
+        if !(1..=MAX_INSTANCES).contains(&options.instances) {
+            return Err(HostError::Instances { instances: options.instances });
         }
-        let engine = Engine::new(&config(instances)).map_err(HostError::Engine)?;
-        let linker = linker(&engine).map_err(HostError::Engine)?;
-        let module_linker = module_linker(&engine).map_err(HostError::Engine)?;
-        start_ticker(&engine).map_err(HostError::Ticker)?;
-        let pool = Arc::new(Semaphore::new(instances as usize));
-        Ok(Self { shared: Arc::new(Shared { engine, linker, module_linker, pool, instances }) })
+        if !STACK.contains(&options.stack) {
+            return Err(HostError::Stack { stack: options.stack });
+        }
+        let plain = Arc::new(Platform::new(&options, Model::Plain).map_err(HostError::Engine)?);
+        let shelves = Shelves::default();
+        let ticked =
+            Arc::new(Ticked { plain: plain.engine().weak(), concurrent: OnceLock::new(), shelves: shelves.clone() });
+        start_ticker(Arc::clone(&ticked)).map_err(HostError::Ticker)?;
+        let pool = Pool::new(options.instances, options.memory);
+        let (concurrent, live) = (Mutex::default(), Live::default());
+        let cache = options.cache.clone().map(Cache::new);
+        Ok(Self { shared: Arc::new(Shared { options, plain, concurrent, ticked, pool, live, shelves, cache }) })
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.shared.engine
+    /// The invocations that are going on, in the order in which they began.
+    #[must_use]
+    pub fn running(&self) -> Vec<Running> {
+        self.shared.live.running()
     }
 
-    /// Of components.
-    pub(crate) fn linker(&self) -> &Linker<State> {
-        &self.shared.linker
+    /// Ends an invocation of [`running`](Self::running) with the outcome `killed`. `false`: it is over already.
+    #[must_use]
+    pub fn kill(&self, number: u64) -> bool {
+        self.shared.live.kill(number)
     }
 
-    /// Of core modules.
-    pub(crate) fn module_linker(&self) -> &wasmtime::Linker<State> {
-        &self.shared.module_linker
+    /// What components of `model` are compiled and linked with.
+    pub(crate) fn platform(&self, model: Model) -> wasmtime::Result<Arc<Platform>> {
+        if model == Model::Plain {
+            return Ok(Arc::clone(&self.shared.plain));
+        }
+        let mut concurrent = self.shared.concurrent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(platform) = &*concurrent {
+            return Ok(Arc::clone(platform));
+        }
+        let platform = Arc::new(Platform::new(&self.shared.options, model)?);
+        let _ = self.shared.ticked.concurrent.set(platform.engine().weak());
+        *concurrent = Some(Arc::clone(&platform));
+        Ok(platform)
     }
 
-    /// Permits for the pool, as many as instances.
-    pub(crate) fn pool(&self) -> &Semaphore {
+    pub(crate) fn options(&self) -> &HostOptions {
+        &self.shared.options
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
         &self.shared.pool
     }
 
-    pub(crate) fn instances(&self) -> u32 {
-        self.shared.instances
+    pub(crate) fn live(&self) -> &Live {
+        &self.shared.live
+    }
+
+    pub(crate) fn shelves(&self) -> &Shelves {
+        &self.shared.shelves
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.shared.cache.as_ref()
     }
 }
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("instances", &self.shared.instances).finish_non_exhaustive()
+        f.debug_struct("Host").field("options", &self.shared.options).finish_non_exhaustive()
     }
 }
 
-fn config(instances: u32) -> Config {
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_memories(instances)
-        .total_tables(instances.saturating_mul(TABLES_PER_INSTANCE))
-        .total_stacks(instances)
-        .total_gc_heaps(instances)
-        // Only counters, and a component may consist of many: the permits and the totals above are the limit.
-        .total_core_instances(u32::MAX)
-        .total_component_instances(u32::MAX)
-        .max_core_instance_size(64 << 20)
-        .max_component_instance_size(64 << 20)
-        .max_memories_per_module(16)
-        .max_tables_per_module(16)
-        .max_memory_size(MEMORY_SLOT)
-        .table_elements(TABLE_ELEMENTS)
-        .linear_memory_keep_resident(KEEP_RESIDENT)
-        .table_keep_resident(KEEP_TABLE_RESIDENT)
-        .pagemap_scan(Enabled::Auto);
-    let mut config = Config::new();
-    config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        .wasm_component_model(true)
-        .concurrency_support(false)
-        .memory_init_cow(true)
-        .epoch_interruption(true)
-        .max_wasm_stack(WASM_STACK)
-        .async_stack_size(ASYNC_STACK)
-        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES))
-        .wasm_backtrace_details(WasmBacktraceDetails::Enable);
-    config
+impl Ticked {
+    /// `None`: the host is gone.
+    fn engines(&self) -> Option<(Engine, Option<Engine>)> {
+        Some((self.plain.upgrade()?, self.concurrent.get().and_then(EngineWeak::upgrade)))
+    }
 }
 
-/// Links everything that `provided.rs` lists.
-fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    EventHost::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
-    keyvalue::link(&mut linker)?;
-    Ok(linker)
-}
-
-/// Links WASI preview 1.
-fn module_linker(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<State>> {
-    let mut linker = wasmtime::Linker::new(engine);
-    wasmtime_wasi::p1::add_to_linker_async(&mut linker, State::preview1)?;
-    // Its own takes a status of 126 or more for a mistake, and programs exit with 255 when they mean -1.
-    linker.allow_shadowing(true);
-    linker.func_wrap(PREVIEW1, "proc_exit", |status: i32| -> wasmtime::Result<()> { Err(I32Exit(status).into()) })?;
-    Ok(linker)
-}
-
-fn start_ticker(engine: &Engine) -> std::io::Result<()> {
-    let engine = engine.weak();
+fn start_ticker(ticked: Arc<Ticked>) -> std::io::Result<()> {
     let tick = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
+        let mut ticks = 0_u32;
+        while let Some((plain, concurrent)) = ticked.engines() {
+            plain.increment_epoch();
+            if let Some(engine) = concurrent {
+                engine.increment_epoch();
+            }
+            drop(plain);
+            ticks = ticks.wrapping_add(1);
+            if ticks.is_multiple_of(TICKS_PER_SWEEP) {
+                ticked.shelves.sweep();
+            }
             std::thread::sleep(TICK);
         }
     };

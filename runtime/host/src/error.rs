@@ -1,5 +1,7 @@
 //! Why a host cannot be made, and why a component is not loaded.
 
+use gristmill_core::units::format_size;
+
 use crate::interfaces::Interface;
 use crate::provided;
 
@@ -17,6 +19,12 @@ pub enum HostError {
         /// What was asked for.
         instances: u32,
     },
+    /// The stack is out of its range.
+    #[error("a stack of {stack} bytes is not possible: use 64KiB to 64MiB")]
+    Stack {
+        /// What was asked for, in bytes.
+        stack: u64,
+    },
     /// The WebAssembly engine does not start: most likely the operating system refuses the address space.
     #[error("cannot set up the WebAssembly engine")]
     Engine(#[source] wasmtime::Error),
@@ -33,6 +41,18 @@ pub enum LoadError {
     /// No bytes at all.
     #[error("the file is empty; expected a WebAssembly component\nwas the build interrupted? build it again")]
     Empty,
+    /// More bytes than this host loads.
+    #[error(
+        "the file has {}; at most {} are loaded\nbuild it smaller, without debug information, or set `max-component-size` higher",
+        format_size(*size),
+        format_size(*max)
+    )]
+    TooManyBytes {
+        /// Bytes of the file.
+        size: u64,
+        /// What the host was set to.
+        max: u64,
+    },
     /// Something else than WebAssembly.
     #[error("this is {found}, not a WebAssembly component\n{advice}")]
     NotWasm {
@@ -159,6 +179,9 @@ pub enum LoadError {
         /// The engine's words.
         reason: String,
     },
+    /// It uses async functions, and the engine that runs them does not start.
+    #[error("cannot set up the WebAssembly engine for async components")]
+    Engine(#[source] wasmtime::Error),
     /// The process is shutting down.
     #[error("loading was interrupted")]
     Interrupted,

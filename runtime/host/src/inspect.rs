@@ -1,7 +1,7 @@
 //! What a file is, told from its bytes: the checks that need no compiler.
 
 use sha2::{Digest, Sha256};
-use wasmparser::{ComponentTypeRef, Parser, Payload, TypeBounds};
+use wasmparser::{CanonicalFunction, CanonicalOption, ComponentTypeRef, Parser, Payload, TypeBounds};
 
 use crate::error::{EMITTER, KEYVALUE, LoadError};
 use crate::interfaces::Interface;
@@ -23,6 +23,8 @@ pub(crate) struct Outline {
     pub(crate) form: Form,
     pub(crate) imports: Vec<String>,
     pub(crate) exports: Vec<String>,
+    /// Whether it needs the async functions of the component model.
+    pub(crate) is_async: bool,
 }
 
 /// The two things that a WebAssembly file may be.
@@ -72,7 +74,7 @@ pub(crate) fn expect_imports(
     let mut unknown = Vec::new();
     for name in outline.imports.iter().cloned() {
         match provided::status(&name) {
-            Some(_) if interface.reads_stdin() && name.starts_with("wasi:cli/stdin@") => {
+            Some(_) if interface.is_program() && name.starts_with("wasi:cli/stdin@") => {
                 known.push(Import { name, status: ImportStatus::Provided });
             }
             Some(status) => known.push(Import { name, status }),
@@ -97,12 +99,17 @@ impl Outline {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, LoadError> {
         let is_module = Parser::is_core_wasm(bytes);
         let form = if is_module { Form::Module { carries_type: false } } else { Form::Component };
-        let mut outline = Self { form, imports: Vec::new(), exports: Vec::new() };
+        let mut outline = Self { form, imports: Vec::new(), exports: Vec::new(), is_async: false };
         let mut depth = 0u32;
         for payload in Parser::new(0).parse_all(bytes) {
             match payload.map_err(damaged)? {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth = depth.saturating_add(1),
                 Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::ComponentCanonicalSection(section) => {
+                    for function in section {
+                        outline.is_async |= is_async(&function.map_err(damaged)?);
+                    }
+                }
                 payload if depth == 0 => outline.note(payload).map_err(damaged)?,
                 _ => {}
             }
@@ -123,6 +130,7 @@ impl Outline {
                     let import = import?;
                     // An import that names a type of another import asks for nothing.
                     if !matches!(import.ty, ComponentTypeRef::Type(TypeBounds::Eq(_))) {
+                        self.is_async |= provided::is_async(import.name.name);
                         self.imports.push(import.name.name.to_owned());
                     }
                 }
@@ -151,6 +159,19 @@ impl Outline {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Whether a function of a component belongs to the async part of the component model.
+fn is_async(function: &CanonicalFunction) -> bool {
+    match function {
+        CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. } => {
+            options.contains(&CanonicalOption::Async)
+        }
+        CanonicalFunction::ResourceNew { .. }
+        | CanonicalFunction::ResourceDrop { .. }
+        | CanonicalFunction::ResourceRep { .. } => false,
+        _ => true,
     }
 }
 

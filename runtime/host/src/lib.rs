@@ -17,7 +17,7 @@
 //! use std::sync::Arc;
 //!
 //! use gristmill_core::{Event, HandlerName, Outcome, Timestamp};
-//! use gristmill_host::{Grants, Host, HostOptions, Invocation, Limits, LoadRequest};
+//! use gristmill_host::{Grants, Host, HostOptions, Instances, Invocation, Limits, LoadRequest};
 //!
 //! // The smallest handler: acks every event. See `wit/gristmill.wit` for the types.
 //! let bytes = wat::parse_str(r#"(component
@@ -49,8 +49,9 @@
 //! let host = Host::new(HostOptions::default())?;
 //! let name = HandlerName::new("acker")?;
 //! let grants = Grants::default();
+//! let (digest, interface, instances) = (None, None, Instances::Fresh);
 //! let component =
-//!     host.load(LoadRequest { name, bytes: bytes.into(), digest: None, interface: None, grants }).await?;
+//!     host.load(LoadRequest { name, bytes: bytes.into(), digest, interface, grants, instances }).await?;
 //! let report = component.handle(Invocation {
 //!     delivery_id: "e1".to_owned(),
 //!     queue: "acker".to_owned(),
@@ -69,6 +70,7 @@
 
 mod backtrace;
 mod bindings;
+mod cache;
 mod compile;
 mod component;
 mod engine;
@@ -78,22 +80,30 @@ mod inspect;
 mod interfaces;
 mod invocation;
 mod keyvalue;
+mod ledger;
+mod live;
 mod log;
 mod memory;
 mod options;
 mod outbox;
 mod outcome;
+mod platform;
+mod pool;
 mod provided;
+mod reuse;
 mod state;
 mod stdio;
+mod tuning;
 
 pub use component::{Component, LoadRequest};
 pub use engine::Host;
 pub use error::{HostError, LoadError};
 pub use inspect::Import;
 pub use interfaces::{Interface, UnknownInterface};
-pub use invocation::{Invocation, Report};
+pub use invocation::{Invocation, Place, Report};
+pub use ledger::Ledger;
+pub use live::Running;
 pub use log::{LogLevel, LogLine, MAX_LINE_LEN};
-pub use options::{Grants, HostOptions, Limits, MAX_INSTANCES};
+pub use options::{Grants, HostOptions, Instances, Limits, MAX_INSTANCES};
 pub use outbox::Emit;
 pub use provided::ImportStatus;

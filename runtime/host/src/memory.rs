@@ -1,7 +1,11 @@
 //! How much memory an invocation has, and the refusal of more.
 
+use std::sync::Arc;
+
 use gristmill_core::units::format_size;
 use wasmtime::ResourceLimiter;
+
+use crate::live::Call;
 
 /// Counts all memories and tables of one store together. Asking for more than the limit ends the invocation: most
 /// guests answer a failed allocation with a trap that says nothing of memory.
@@ -9,6 +13,7 @@ use wasmtime::ResourceLimiter;
 pub(crate) struct MemoryMeter {
     limit: u64,
     used: u64,
+    call: Option<Arc<Call>>,
 }
 
 /// The guest asked for more than the limit.
@@ -21,7 +26,13 @@ pub(crate) struct OverLimit {
 
 impl MemoryMeter {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, used: 0 }
+        Self { limit, used: 0, call: None }
+    }
+
+    /// Another invocation begins, with a limit of its own, in what is there already.
+    pub(crate) fn begin(&mut self, limit: u64, call: Arc<Call>) {
+        call.set_memory(self.used);
+        (self.limit, self.call) = (limit, Some(call));
     }
 
     /// The most that was used so far. Nothing is ever given back, so that it is also what is used.
@@ -42,6 +53,9 @@ impl MemoryMeter {
             return Ok(false);
         }
         self.used = asked;
+        if let Some(call) = &self.call {
+            call.set_memory(asked);
+        }
         Ok(true)
     }
 }

@@ -1,5 +1,6 @@
 //! What can be set: of the host as a whole, and of one invocation.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use gristmill_core::{Pattern, StateGrant};
@@ -10,15 +11,54 @@ pub const MAX_INSTANCES: u32 = 10_000;
 /// What a [`Host`](crate::Host) is sized for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostOptions {
-    /// How many instances may exist at once, 1 to [`MAX_INSTANCES`]; further calls wait. Each reserves address space,
-    /// not memory. Default: 64.
+    /// How many instances may exist at once, 1 to [`MAX_INSTANCES`]; further calls wait. A component that consists of
+    /// several counts as several. Each reserves address space, not memory. Default: 64.
     pub instances: u32,
+    /// Bytes for all instances together: each counts with its [limit](Limits::memory), used or not, so that none fails
+    /// because of another; further calls wait. Default: 1 GiB.
+    pub memory: u64,
+    /// Bytes of stack that a handler may use, 64 KiB to 64 MiB. Interpreters need more than most. Default: 1 MiB.
+    pub stack: u64,
+    /// Bytes of the largest component that is loaded. Default: 64 MiB.
+    pub max_component_size: u64,
+    /// Whether to count [fuel](crate::Ledger::fuel), which makes handlers about 13 % slower. Default: no.
+    pub count_fuel: bool,
+    /// Where compiled code is kept, so that it is compiled once: a directory that belongs to this user alone, made if it
+    /// is not there. `None`: nothing is kept. Default: `None`.
+    pub cache: Option<PathBuf>,
 }
+
+/// How little and how much stack is possible.
+pub(crate) const STACK: std::ops::RangeInclusive<u64> = (64 << 10)..=(64 << 20);
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { instances: 64 }
+        Self {
+            instances: 64,
+            memory: 1 << 30,
+            stack: 1 << 20,
+            max_component_size: 64 << 20,
+            count_fuel: false,
+            cache: None,
+        }
     }
+}
+
+/// For how many events an instance lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Instances {
+    /// For one: nothing of an event is left when the next one comes.
+    #[default]
+    Fresh,
+    /// For several, one after the other. What the handler keeps in its memory stays: an event can read what another
+    /// left there, and so can whoever takes over the handler through one. An instance also ends with the first event that
+    /// it does not answer.
+    Reuse {
+        /// How many events at most.
+        events: u32,
+        /// For how long at most. An event that has begun is finished.
+        age: Duration,
+    },
 }
 
 /// What a component may do beyond computing. Default: nothing.
@@ -51,6 +91,12 @@ pub struct Limits {
     pub max_state_writes: usize,
     /// Bytes of all keys and values that it writes to the state. Default: 4 MiB.
     pub max_state_bytes: u64,
+    /// Bytes of its result. Default: 1 MiB.
+    pub max_result_bytes: u64,
+    /// Bytes that one call of a host function may hand over. Default: 16 MiB.
+    pub max_call_bytes: u64,
+    /// How many handles (streams, pollables, buckets, its own resources) it may hold at once. Default: 10,000.
+    pub max_handles: usize,
 }
 
 impl Limits {
@@ -72,6 +118,9 @@ impl Default for Limits {
             max_key_len: 1_024,
             max_state_writes: 1_000,
             max_state_bytes: 4 << 20,
+            max_result_bytes: 1 << 20,
+            max_call_bytes: 16 << 20,
+            max_handles: 10_000,
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Emit {
 }
 
 /// What emitted events take from the delivery that caused them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Parent {
     pub(crate) delivery_id: String,
     pub(crate) hops: u32,
@@ -120,8 +120,13 @@ impl Outbox {
     }
 
     /// What was emitted, in order.
-    pub(crate) fn into_emits(self) -> Vec<Emit> {
-        self.emits
+    pub(crate) fn take_emits(&mut self) -> Vec<Emit> {
+        std::mem::take(&mut self.emits)
+    }
+
+    /// Bytes of all that was emitted.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn complete(&self, new: NewEvent, name: &HandlerName) -> Result<Event, EmitError> {
@@ -254,7 +259,7 @@ mod tests {
         };
         // The refused call counts, so that ids do not depend on which calls succeed.
         assert_eq!(emit(&mut outbox, new).unwrap(), "e7-2");
-        let [emit] = &outbox.into_emits()[..] else { panic!("one event") };
+        let [emit] = &outbox.take_emits()[..] else { panic!("one event") };
         assert_eq!((emit.event.id.as_str(), emit.event.source.as_str()), ("e7-2", "/handlers/shop"));
         assert_eq!(emit.event.hops(), 4);
         assert_eq!(emit.event.data.as_deref(), Some(&b"{}"[..]));
@@ -268,7 +273,7 @@ mod tests {
         let (key, dedupe_key) = (Some("order-7".to_owned()), Some("reminder-7".to_owned()));
         let new = NewEvent { key: key.clone(), dedupe_key: dedupe_key.clone(), ..new_event("com.acme.a") };
         emit(&mut outbox, new).unwrap();
-        let [emit] = &outbox.into_emits()[..] else { panic!("one event") };
+        let [emit] = &outbox.take_emits()[..] else { panic!("one event") };
         assert_eq!((&emit.key, &emit.dedupe_key), (&key, &dedupe_key));
     }
 
@@ -304,7 +309,7 @@ mod tests {
         assert!(emit(&mut outbox, with(1)).is_ok());
         assert!(matches!(emit(&mut outbox, with(1)), Err(EmitError::TooMuch(_))), "how many");
         assert!(outbox.take_looping().is_none());
-        assert_eq!(outbox.into_emits().len(), 2);
+        assert_eq!(outbox.take_emits().len(), 2);
     }
 
     #[test]

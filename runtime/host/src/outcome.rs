@@ -16,6 +16,11 @@ use crate::memory::OverLimit;
 #[error("the deadline has passed")]
 pub(crate) struct DeadlinePassed;
 
+/// A person ended the invocation while the guest computed.
+#[derive(Debug, thiserror::Error)]
+#[error("killed")]
+pub(crate) struct Killed;
+
 /// Why an invocation has no answer.
 pub(crate) enum Failure {
     /// No instance could be made.
@@ -24,7 +29,16 @@ pub(crate) enum Failure {
     Call(wasmtime::Error),
     /// The deadline passed while the guest waited in a host call.
     Waited,
+    /// A person ended the invocation while the guest waited in a host call.
+    KilledWaiting,
 }
+
+/// What the engine says when a guest goes over the limits that the engine keeps, and the limit.
+const ENGINE_LIMITS: [(&str, &str); 3] = [
+    ("fuel allocated for hostcalls has been exhausted", "one call handed over more than `max-call-bytes` allows"),
+    ("store handle limit exceeded", "it holds more handles than `max-handles` allows"),
+    ("resource table has no free keys", "it holds more handles than `max-handles` allows"),
+];
 
 /// What a failure means. `timeout` is the limit that was given, `stderr` the end of what the guest wrote there.
 pub(crate) fn of_failure(failure: &Failure, timeout: Duration, stderr: &str) -> Outcome {
@@ -33,11 +47,21 @@ pub(crate) fn of_failure(failure: &Failure, timeout: Duration, stderr: &str) -> 
             let reason = format!("{}; it was waiting in a host call", ran_longer(timeout));
             return Outcome::Timeout { reason };
         }
+        Failure::KilledWaiting => {
+            return Outcome::Killed { reason: "a person ended it; it was waiting in a host call".to_owned() };
+        }
         Failure::Instantiate(error) | Failure::Call(error) => error,
     };
     let trace = error.downcast_ref::<WasmBacktrace>().map(backtrace::render).unwrap_or_default();
     if error.is::<DeadlinePassed>() {
         return Outcome::Timeout { reason: cut(format!("{}{trace}", ran_longer(timeout))) };
+    }
+    if error.is::<Killed>() {
+        return Outcome::Killed { reason: cut(format!("a person ended it{trace}")) };
+    }
+    if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
+        let reason = format!("it used more stack than `stack` in [runtime] allows: a recursion without an end?{trace}");
+        return Outcome::OverLimit { reason: cut(reason) };
     }
     if let Some(over) = error.downcast_ref::<OverLimit>() {
         return Outcome::OutOfMemory { reason: cut(format!("{over}{trace}")) };
@@ -50,7 +74,11 @@ pub(crate) fn of_failure(failure: &Failure, timeout: Duration, stderr: &str) -> 
         return Outcome::Trap { reason: cut(with_last_words(stderr, &reason)) };
     }
     let in_guest = error.is::<Trap>() || !trace.is_empty();
-    let reason = format!("{}{trace}", error.root_cause());
+    let cause = error.root_cause().to_string();
+    if let Some((_, limit)) = ENGINE_LIMITS.iter().find(|(said, _)| cause.contains(said)) {
+        return Outcome::OverLimit { reason: cut(format!("{limit}{trace}")) };
+    }
+    let reason = format!("{cause}{trace}");
     match failure {
         Failure::Instantiate(_) if !in_guest => {
             Outcome::HostError { reason: format!("cannot make an instance: {reason}") }

@@ -97,6 +97,11 @@ fn split(name: &str) -> Option<(&str, &str, &str)> {
     Some((package, interface, version))
 }
 
+/// Whether the import `name` is of a WASI with async functions.
+pub(crate) fn is_async(name: &str) -> bool {
+    split(name).is_some_and(|(package, _, version)| package.starts_with("wasi:") && version.starts_with("0.3."))
+}
+
 /// Whether the linker lets a definition of version `offered` serve an import of version `wanted`.
 pub(crate) fn compatible(offered: &str, wanted: &str) -> bool {
     offered == wanted || track(offered).is_some_and(|offered| track(wanted) == Some(offered))
@@ -145,13 +150,15 @@ mod tests {
 
     #[test]
     fn everything_listed_is_linked() {
-        let host = crate::Host::new(crate::HostOptions { instances: 1 }).unwrap();
+        let host = crate::Host::new(crate::HostOptions { instances: 1, ..crate::HostOptions::default() }).unwrap();
+        let platform = host.platform(crate::platform::Model::Plain).unwrap();
         for name in PROVIDED.iter().flat_map(Provided::names) {
             // The linker has no question "is this there?". A function that nobody has is answered differently
             // depending on whether the instance that should have it exists.
             let wat = format!(r#"(component (import "{name}" (instance (export "no-such-function" (func)))))"#);
-            let component = wasmtime::component::Component::new(host.engine(), wat::parse_str(&wat).unwrap()).unwrap();
-            let message = match host.linker().instantiate_pre(&component) {
+            let component =
+                wasmtime::component::Component::new(platform.engine(), wat::parse_str(&wat).unwrap()).unwrap();
+            let message = match platform.linker().instantiate_pre(&component) {
                 Ok(_) => panic!("{name}: links a function that does not exist"),
                 Err(error) => format!("{error:?}"),
             };

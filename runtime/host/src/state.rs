@@ -3,24 +3,23 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use gristmill_core::StateReader;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::component::Identity;
+use crate::invocation::Invocation;
 use crate::keyvalue::Overlay;
+use crate::ledger::CallMeter;
+use crate::live::Call;
 use crate::log::Stream;
 use crate::memory::MemoryMeter;
 use crate::options::Limits;
 use crate::outbox::{Outbox, Parent};
 use crate::stdio::{Output, SharedLog, Stdio};
 
-/// The most handles (streams, pollables, sockets) that a guest may hold.
-const MAX_HANDLES: usize = 10_000;
-
-/// One invocation's side of the host.
+/// One invocation's side of the host; or, where instances are reused, that of one after the other.
 pub(crate) struct State {
     /// Of components as well: preview 1 keeps nothing but the numbers of open files beside what they use.
     wasi: WasiP1Ctx,
@@ -29,6 +28,8 @@ pub(crate) struct State {
     pub(crate) identity: Arc<Identity>,
     /// `None`: so far away that there is none.
     pub(crate) deadline: Option<Instant>,
+    pub(crate) call: Option<Arc<Call>>,
+    pub(crate) calls: CallMeter,
     pub(crate) memory: MemoryMeter,
     pub(crate) log: SharedLog,
     /// What a program wrote to stdout, which is no part of the log then.
@@ -38,13 +39,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(
-        identity: Arc<Identity>,
-        parent: Parent,
-        reader: Option<Arc<dyn StateReader>>,
-        limits: &Limits,
-        (deadline, stdio): (Option<Instant>, Stdio),
-    ) -> Self {
+    pub(crate) fn new(identity: Arc<Identity>, limits: &Limits, stdio: Stdio) -> Self {
         let log = SharedLog::new(limits.max_log_bytes);
         // The builder starts without environment, arguments, files and input.
         let mut wasi = WasiCtx::builder();
@@ -60,14 +55,39 @@ impl State {
                 Some(output)
             }
         };
-        let mut wasi = wasi.build_p1();
-        wasi.ctx().table.set_max_capacity(MAX_HANDLES);
-        let memory = MemoryMeter::new(limits.memory);
-        let outbox = Outbox::new(parent, limits);
-        let overlay = Overlay::new(reader, limits);
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
-        Self { wasi, table, identity, deadline, memory, log, output, outbox, overlay }
+        Self {
+            wasi: wasi.build_p1(),
+            table: ResourceTable::new(),
+            identity,
+            deadline: None,
+            call: None,
+            calls: CallMeter::default(),
+            memory: MemoryMeter::new(limits.memory),
+            log,
+            output,
+            outbox: Outbox::new(Parent::default(), limits),
+            overlay: Overlay::new(None, limits),
+        }
+    }
+
+    /// Begins an invocation: nothing of an earlier one is left, but what the guest itself keeps.
+    pub(crate) fn begin(&mut self, invocation: &Invocation, deadline: Option<Instant>, call: Arc<Call>) {
+        let limits = &invocation.limits;
+        let parent = Parent { delivery_id: invocation.delivery_id.clone(), hops: invocation.event.hops() };
+        self.outbox = Outbox::new(parent, limits);
+        self.overlay = Overlay::new(invocation.state.clone(), limits);
+        self.log.restart(limits.max_log_bytes);
+        self.memory.begin(limits.memory, Arc::clone(&call));
+        self.calls = CallMeter::default();
+        self.wasi.ctx().table.set_max_capacity(limits.max_handles);
+        self.table.set_max_capacity(limits.max_handles);
+        self.deadline = deadline;
+        self.call = Some(call);
+    }
+
+    /// Whether a person has ended the invocation.
+    pub(crate) fn is_killed(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.is_killed())
     }
 
     pub(crate) fn preview1(&mut self) -> &mut WasiP1Ctx {

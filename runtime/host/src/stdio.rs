@@ -38,6 +38,11 @@ impl SharedLog {
         Self(Arc::new(Mutex::new(Log::new(max))))
     }
 
+    /// Makes an empty log of it.
+    pub(crate) fn restart(&self, max: u64) {
+        *self.lock() = Log::new(max);
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Log> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

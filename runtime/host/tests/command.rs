@@ -75,7 +75,7 @@ async fn the_exit_status_is_the_verdict() {
         assert_eq!(report.outcome, outcome, "{status}");
     }
     let report = run(command("", ""), invocation()).await;
-    assert_eq!((report.outcome, report.peak_memory), (ACK, 2 << 16), "who returns succeeds");
+    assert_eq!((report.outcome, report.ledger.peak_memory), (ACK, 2 << 16), "who returns succeeds");
 }
 
 #[tokio::test]

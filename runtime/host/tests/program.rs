@@ -183,7 +183,7 @@ async fn a_rust_programs_other_ends() {
         }
         let alloc = program.handle(event("test.alloc")).await;
         assert!(matches!(alloc.outcome, Outcome::OutOfMemory { .. }), "{guest}: {:?}", alloc.outcome);
-        assert!(alloc.peak_memory <= 64 << 20);
+        assert!(alloc.ledger.peak_memory <= 64 << 20);
     }
 }
 

@@ -86,7 +86,7 @@ async fn other_ends() {
     let alloc = component.handle(act("test.alloc")).await;
     assert!(reason(&alloc).contains("its limit is 64MiB\n  0: "), "{}", reason(&alloc));
     assert!(matches!(alloc.outcome, Outcome::OutOfMemory { .. }));
-    assert!(alloc.peak_memory > 60 << 20 && alloc.peak_memory <= 64 << 20);
+    assert!(alloc.ledger.peak_memory > 60 << 20 && alloc.ledger.peak_memory <= 64 << 20);
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn logs_of_all_kinds_arrive_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_at_once_in_a_pool_of_one() {
-    let host = Host::new(HostOptions { instances: 1 }).unwrap();
+    let host = Host::new(HostOptions { instances: 1, ..HostOptions::default() }).unwrap();
     let component = actor_in(&host).await;
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..50 {

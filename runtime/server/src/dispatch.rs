@@ -5,11 +5,12 @@
 //! released.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gristmill_core::{Clock, Outcome};
-use gristmill_host::{Emit, Invocation, LogLevel, LogLine, Report};
+use gristmill_host::{Emit, Invocation, LogLevel, LogLine, Place, Report};
 use gristmill_queue::{
     Claim, Confirm, Delivery, Due, Extend, ExtendReply, Publish, Queue, QueueError, Settle, SettleReply,
 };
@@ -134,18 +135,45 @@ impl Dispatcher {
     async fn deliver(&self, delivery: Delivery) {
         let mut lease_end = Instant::now() + delivery.lease_for;
         let mut conflicts = 0;
-        while self.run_once(&delivery).await == Settled::Conflict {
+        loop {
+            let Some(place) = self.place(&delivery, &mut lease_end).await else { return };
+            if self.run_once(&delivery, place).await == Settled::Over {
+                return;
+            }
             conflicts += 1;
             debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, conflicts,
                 "what it read of the state was changed meanwhile; running it again");
             tokio::time::sleep(pause(conflicts)).await;
-            if lease_end.saturating_duration_since(Instant::now()) < self.handler.config.timeout + SETTLE_GRACE {
-                if !self.extend(&delivery).await {
-                    return;
+        }
+    }
+
+    /// Room for the run, with a lease that lasts longer than the run may; waiting for room does not use it up. `None`:
+    /// the lease is over, or given back.
+    async fn place(&self, delivery: &Delivery, lease_end: &mut Instant) -> Option<Place> {
+        let limits = &self.handler.config.limits;
+        let enough = limits.timeout + SETTLE_GRACE;
+        let mut phase = self.phase.clone();
+        let mut admit = pin!(self.handler.component.admit(limits));
+        loop {
+            let spare = lease_end.saturating_duration_since(Instant::now()).saturating_sub(enough);
+            let place = tokio::select! {
+                biased;
+                place = &mut admit => Some(place),
+                _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => break,
+                () = tokio::time::sleep(spare) => None,
+            };
+            if lease_end.saturating_duration_since(Instant::now()) < enough {
+                if !self.extend(delivery).await {
+                    return None;
                 }
-                lease_end = Instant::now() + delivery.lease_for;
+                *lease_end = Instant::now() + delivery.lease_for;
+            }
+            if place.is_some() {
+                return place;
             }
         }
+        self.settle(delivery, Settle::new(delivery.lease, Outcome::Released)).await;
+        None
     }
 
     /// Whether the lease lasts from now as long as it did from the claim.
@@ -160,14 +188,14 @@ impl Dispatcher {
         false
     }
 
-    async fn run_once(&self, delivery: &Delivery) -> Settled {
+    async fn run_once(&self, delivery: &Delivery, place: Place) -> Settled {
         debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, "delivering");
         // Held until it is settled: that is how long the queue remembers what the run is checked against.
         let state = (!self.handler.config.grant.state.is_empty()).then(|| Arc::new(RunState::new(self.queue.clone())));
         let mut phase = self.phase.clone();
         let report = tokio::select! {
             biased;
-            report = self.handler.component.handle(self.invocation(delivery, state.clone())) => Some(report),
+            report = self.handler.component.handle_in(place, self.invocation(delivery, state.clone())) => Some(report),
             _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => None,
         };
         let settle = match report {
@@ -186,7 +214,7 @@ impl Dispatcher {
             enqueued_at: delivery.enqueued_at,
             event: delivery.event.clone(),
             state: state.map(|state| state as _),
-            limits: self.handler.limits.clone(),
+            limits: self.handler.config.limits.clone(),
         }
     }
 

@@ -4,16 +4,20 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use gristmill_core::state::{Change, StateWrite};
 use gristmill_core::{Clock as _, HandlerName, Outcome, SystemClock, json};
-use gristmill_host::{Grants, Host, HostOptions, Interface, Invocation, Limits, LoadError, LoadRequest, Report};
+use gristmill_host::{
+    Grants, Host, HostOptions, Instances, Interface, Invocation, Limits, LoadError, LoadRequest, Report,
+};
 
 use crate::cli::args::Invoke;
 use crate::cli::screen;
 use crate::cli::text::{block, one_line};
+use crate::registry;
 
 /// The largest event that is read, in bytes.
 const MAX_EVENT: u64 = 16 << 20;
@@ -25,13 +29,20 @@ const MAX_EVENT: u64 = 16 << 20;
 pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(&args.component).with_context(|| format!("cannot read {}", args.component.display()))?;
     let event = json::parse(&read_event(&args.event)?).with_context(|| args.event.display().to_string())?;
-    let host = Host::new(HostOptions { instances: 16 })?;
+    let host = Host::new(HostOptions {
+        instances: 16,
+        memory: args.memory,
+        count_fuel: true,
+        cache: registry::usual_cache(),
+        ..HostOptions::default()
+    })?;
     let request = LoadRequest {
         name: name_of(&args.component)?,
         bytes: Bytes::from(bytes),
         digest: None,
         interface: args.interface,
         grants: Grants { emit: args.emit.clone(), state: args.state.clone() },
+        instances: Instances::Fresh,
     };
     let component = host.load(request).await.map_err(|error| match error {
         LoadError::EmitNotGranted => anyhow!(
@@ -80,15 +91,21 @@ fn name_of(path: &Path) -> anyhow::Result<HandlerName> {
 }
 
 fn describe(interface: Interface, report: &Report) -> String {
-    let mut lines = vec![format!("calls    {interface}"), format!("outcome  {}", report.outcome.kind())];
+    let mut lines = vec![format!("runs     {interface}"), format!("outcome  {}", report.outcome.kind())];
     if let Some(reason) = report.outcome.reason() {
         lines.push(format!("reason   {}", block(reason, "         ").trim_start()));
     }
     if let Outcome::Ack { result: Some(result) } = &report.outcome {
         lines.push(format!("result   {}", one_line(&String::from_utf8_lossy(result))));
     }
-    lines.push(format!("time     {:.2} ms", report.duration.as_secs_f64() * 1_000.0));
-    lines.push(format!("memory   {} KiB", report.peak_memory.div_ceil(1_024)));
+    let (ledger, millis) = (&report.ledger, |time: Duration| time.as_secs_f64() * 1_000.0);
+    lines.push(format!("time     {:.2} ms, {:.2} ms of them on a processor", millis(ledger.wall), millis(ledger.cpu)));
+    lines.push(format!("calls    {} of the host, {:.2} ms in them", ledger.host_calls, millis(ledger.host_time)));
+    lines.push(format!("memory   {} KiB", ledger.peak_memory.div_ceil(1_024)));
+    lines.push(format!("bytes    {} in, {} out", ledger.bytes_in, ledger.bytes_out));
+    if let Some(fuel) = ledger.fuel {
+        lines.push(format!("fuel     {fuel}"));
+    }
     for emit in &report.emits {
         let event = serde_json::to_string(&json::Structured(&emit.event)).unwrap_or_default();
         lines.push(format!("emitted  {}", one_line(&event)));

@@ -13,14 +13,20 @@ use tracing_subscriber::EnvFilter;
 /// What has gone wrong before anything was done: the command line or the configuration.
 const USAGE: u8 = 2;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = Args::parse();
     if let Err(error) = init_logs(&args.global) {
         eprintln!("error: --log: {error}");
         return ExitCode::from(USAGE);
     }
-    match execute(&args).await {
+    // Handlers give way after each time slice; then whoever waits for a timer or a socket is looked after at once, and
+    // not only after so many other slices.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(1).build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(execute(&args)),
+        Err(error) => Err(anyhow::Error::new(error).context("cannot start threads")),
+    };
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprint!("{}", cli::complaint(&error));

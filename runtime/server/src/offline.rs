@@ -25,6 +25,7 @@ pub async fn publish(args: &Publish, config: &Config) -> anyhow::Result<ExitCode
         queue: queue.clone(),
         router: Arc::new(registry::router(config)),
         handlers: Arc::new(config.handlers.iter().map(|handler| handler.name.clone()).collect()),
+        host: None,
         readiness: Readiness::default(),
     };
     let published = cli::publish_offline(args, &api).await;

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gristmill_core::{HandlerName, QueueName};
-use gristmill_host::{Component, Grants, Host, HostError, HostOptions, Limits, LoadError, LoadRequest};
-use gristmill_queue::{MAX_KEY_LEN, QueueOptions};
+use gristmill_host::{Component, Grants, Host, HostError, HostOptions, LoadError, LoadRequest, MAX_INSTANCES};
+use gristmill_queue::QueueOptions;
 
-use crate::config::{Config, HandlerConfig};
+use crate::config::{CodeCache, Config, HandlerConfig};
 use crate::routing::Router;
 
-/// Places in the pool for each delivery that may run at once: composed components take several, and a delivery that waits
-/// for a place uses up its lease.
+/// Places in the pool for each call that may run at once: composed components take several.
 const PLACES: usize = 4;
 
 /// A handler that can run.
@@ -22,8 +21,6 @@ pub struct Handler {
     pub config: HandlerConfig,
     /// Its component.
     pub component: Component,
-    /// What each call may use.
-    pub limits: Limits,
 }
 
 /// Why a handler cannot run.
@@ -57,20 +54,38 @@ pub enum HandlerError {
 /// When the WebAssembly engine does not start.
 pub fn host(config: &Config) -> Result<Host, HostError> {
     let wanted = config.handlers.iter().map(|handler| handler.concurrency * PLACES).sum::<usize>();
-    let instances = u32::try_from(wanted).unwrap_or(u32::MAX).min(gristmill_host::MAX_INSTANCES);
-    Host::new(HostOptions { instances })
+    let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(MAX_INSTANCES);
+    Host::new(HostOptions {
+        instances: config.host.max_instances.unwrap_or(wanted),
+        memory: config.host.memory,
+        stack: config.host.stack,
+        max_component_size: config.host.max_component_size,
+        cache: match &config.host.code_cache {
+            CodeCache::Usual => usual_cache(),
+            CodeCache::Folder(folder) => Some(folder.clone()),
+            CodeCache::Off => None,
+        },
+        count_fuel: false,
+    })
+}
+
+/// Below the user's folder for caches, as the XDG base directory specification has it; `None`: there is no such folder.
+pub(crate) fn usual_cache() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(caches.join("gristmill"))
 }
 
 /// Loads every handler; one result each, in the order of the configuration.
 pub async fn load(host: &Host, config: &Config) -> Vec<Result<Arc<Handler>, HandlerError>> {
     let mut handlers = Vec::with_capacity(config.handlers.len());
     for handler in &config.handlers {
-        handlers.push(load_one(host, handler, config.queue.max_event_size).await.map(Arc::new));
+        handlers.push(load_one(host, handler).await.map(Arc::new));
     }
     handlers
 }
 
-async fn load_one(host: &Host, config: &HandlerConfig, max_event_size: u64) -> Result<Handler, HandlerError> {
+async fn load_one(host: &Host, config: &HandlerConfig) -> Result<Handler, HandlerError> {
     let path = config.component.clone();
     let name = config.name.clone();
     let read = tokio::task::spawn_blocking({
@@ -88,20 +103,10 @@ async fn load_one(host: &Host, config: &HandlerConfig, max_event_size: u64) -> R
         digest: config.digest.clone(),
         interface: config.interface,
         grants: Grants { emit: config.grant.emit.clone(), state: config.grant.state.clone() },
+        instances: config.instances,
     };
     match host.load(request).await {
-        Ok(component) => {
-            let limits = Limits {
-                timeout: config.timeout,
-                memory: config.memory,
-                max_event_size,
-                max_key_len: MAX_KEY_LEN,
-                max_state_writes: config.max_state_writes,
-                max_state_bytes: config.max_state_bytes,
-                ..Limits::default()
-            };
-            Ok(Handler { config: config.clone(), component, limits })
-        }
+        Ok(component) => Ok(Handler { config: config.clone(), component }),
         Err(error) => Err(HandlerError::Load { handler: name, path, error }),
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use gristmill_core::{Clock, QueueName, SystemClock, Timestamp};
+use gristmill_host::Host;
 use gristmill_queue::{ListKeys, OnLoss, Publish, PublishStatus, Queue, QueueError, QueueStats, WhichKeys};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ use crate::cli::text::one_line;
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Phase};
 use crate::engine;
-use crate::http::{self, Api, Readiness};
+use crate::http::{Api, Readiness, Server};
 use crate::latency::Latencies;
 use crate::progress::Progress;
 use crate::registry::{self, Handler};
@@ -32,8 +32,6 @@ use crate::routing::Router;
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 /// Keys that one look at a queue asks for.
 const KEYS_AT_ONCE: usize = 1_000;
-/// How long open HTTP connections may take to end.
-const HTTP_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs a deployment until it is stopped, or idle if that is asked for.
 ///
@@ -41,10 +39,11 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 /// When something cannot be started: the store, a component, the address.
 pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let handlers = load(config).await?;
+    let host = registry::host(config)?;
+    let handlers = load(&host, config).await?;
     let on_loss = if args.accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
     let queue = engine::open(config, on_loss).await?;
-    let runtime = Runtime::start(config, handlers, queue).await?;
+    let runtime = Runtime::start(config, host, handlers, queue).await?;
     let work = runtime.work(args, config);
     let worked = tokio::select! {
         worked = work => worked,
@@ -63,11 +62,10 @@ pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn load(config: &Config) -> anyhow::Result<Vec<Arc<Handler>>> {
-    let host = registry::host(config)?;
+async fn load(host: &Host, config: &Config) -> anyhow::Result<Vec<Arc<Handler>>> {
     let mut handlers = Vec::new();
     let mut errors = Vec::new();
-    for loaded in registry::load(&host, config).await {
+    for loaded in registry::load(host, config).await {
         match loaded {
             Ok(handler) => {
                 let component = &handler.component;
@@ -93,35 +91,32 @@ struct Runtime {
     phase: watch::Sender<Phase>,
     dispatchers: JoinSet<()>,
     readiness: Readiness,
-    http: tokio::task::JoinHandle<()>,
-    stop_http: watch::Sender<bool>,
+    http: Server,
 }
 
 impl Runtime {
-    async fn start(config: &Config, handlers: Vec<Arc<Handler>>, queue: Arc<dyn Queue>) -> anyhow::Result<Self> {
+    async fn start(
+        config: &Config,
+        host: Host,
+        handlers: Vec<Arc<Handler>>,
+        queue: Arc<dyn Queue>,
+    ) -> anyhow::Result<Self> {
         let stats = queue.stats().await?;
         warn_of_idle_queues(config, &stats);
         let router = Arc::new(registry::router(config));
         let latencies = Arc::new(Latencies::default());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let listener = TcpListener::bind(config.listen).await.with_context(|| {
-            format!("cannot listen on {}; choose another address with `[http] listen`", config.listen)
-        })?;
-        let address = listener.local_addr()?;
         let readiness = Readiness::default();
         let api = Api {
             queue: queue.clone(),
             router: router.clone(),
             handlers: Arc::new(handlers.iter().map(|handler| handler.config.name.clone()).collect()),
+            host: Some(host),
             readiness: readiness.clone(),
         };
-        let (stop_http, mut stopping) = watch::channel(false);
-        let http = tokio::spawn(async move {
-            let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
-            if let Err(error) = axum::serve(listener, http::routes(api)).with_graceful_shutdown(stopped).await {
-                warn!(%error, "HTTP ended");
-            }
-        });
+        let http = Server::start(config.listen, api).await.with_context(|| {
+            format!("cannot listen on {}; choose another address with `[http] listen`", config.listen)
+        })?;
         let (phase, phases) = watch::channel(Phase::Running);
         let mut dispatchers = JoinSet::new();
         for handler in handlers {
@@ -131,19 +126,9 @@ impl Runtime {
         }
         readiness.open();
         let capabilities = queue.capabilities();
-        info!(url = %format_args!("http://{address}"), engine = capabilities.engine, durability = %capabilities.durability,
+        info!(url = %format_args!("http://{}", http.address()), engine = capabilities.engine, durability = %capabilities.durability,
             handlers = dispatchers.len(), "ready");
-        Ok(Self {
-            queue,
-            router,
-            latencies,
-            baseline: Baseline::new(&stats),
-            phase,
-            dispatchers,
-            readiness,
-            http,
-            stop_http,
-        })
+        Ok(Self { queue, router, latencies, baseline: Baseline::new(&stats), phase, dispatchers, readiness, http })
     }
 
     /// Publishes what was asked for, and returns when there is nothing left to do, if that was asked for. The number of
@@ -222,10 +207,7 @@ impl Runtime {
             self.phase.send_replace(Phase::Releasing);
             while self.dispatchers.join_next().await.is_some() {}
         }
-        self.stop_http.send_replace(true);
-        if tokio::time::timeout(HTTP_GRACE, &mut self.http).await.is_err() {
-            self.http.abort();
-        }
+        self.http.stop().await;
         info!("stopped");
     }
 }

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gristmill::config::{
-    self, BucketConfig, Color, Config, ConfigErrors, DurabilityKind, EngineKind, Granted, HandlerConfig, QueueConfig,
+    self, BucketConfig, CodeCache, Color, Config, ConfigErrors, DurabilityKind, EngineKind, Granted, HandlerConfig,
+    HostConfig, QueueConfig,
 };
 use gristmill_core::{Backoff, Pattern, QueueName, RetryPolicy, Subscription};
-use gristmill_host::Interface;
+use gristmill_host::{HostOptions, Instances, Interface, Limits};
 use gristmill_queue::{EngineOptions, KeyOptions, OnDead, Payload, QueueOptions, Rate, Retention};
 use proptest::prelude::*;
 
@@ -24,6 +25,11 @@ const FULL: &str = r#"
 [runtime]
 data-dir = "${ROOT}/queue"
 shutdown-grace = "1.5s"
+memory = "2GiB"
+max-instances = 100
+stack = "2MiB"
+max-component-size = "100MiB"
+code-cache = "cache"
 
 [http]
 listen = "[::1]:0"
@@ -71,6 +77,15 @@ subscribe = [{ type = "com.acme.image.*", source = "/shop" }, { subject = "$${x}
 grant = { emit = ["com.acme.thumbnail.*", "${EVENT}"], state = ["thumbnails", "prices:read"] }
 max-state-writes = 50_000
 max-state-bytes = "64MiB"
+max-emits = 0
+max-emit-bytes = "1KiB"
+max-log-bytes = "0B"
+max-result-bytes = "2MiB"
+max-call-bytes = "1GiB"
+max-handles = 16
+instances = "reuse"
+reuse-events = 1
+reuse-for = "1s"
 max-attempts = 3
 lease = "30s"
 timeout = "5s"
@@ -179,6 +194,14 @@ fn every_key_is_read() {
     };
     assert_eq!(config.queue, queue);
     assert_eq!(config.log_retention, Some(days(7)));
+    let host = HostConfig {
+        memory: 2 << 30,
+        stack: 2 << 20,
+        max_component_size: 100 << 20,
+        max_instances: Some(100),
+        code_cache: CodeCache::Folder("deploy/cache".into()),
+    };
+    assert_eq!(config.host, host);
     let [resize, notify] = &config.handlers[..] else { panic!("{config:?}") };
 
     assert_eq!(resize.name, QueueName::new("resize").unwrap());
@@ -193,12 +216,25 @@ fn every_key_is_read() {
     assert_eq!(resize.grant.emit, [Pattern::new("com.acme.thumbnail.*"), Pattern::new("com.acme.done")]);
     let state: Vec<_> = resize.grant.state.iter().map(ToString::to_string).collect();
     assert_eq!(state, ["thumbnails", "prices:read"]);
-    assert_eq!((resize.max_state_writes, resize.max_state_bytes), (50_000, 64 << 20));
+    let limits = Limits {
+        timeout: Duration::from_secs(5),
+        memory: 1 << 20,
+        max_emits: 0,
+        max_emit_bytes: 1 << 10,
+        max_log_bytes: 0,
+        max_event_size: 16 << 20,
+        max_key_len: 1_024,
+        max_state_writes: 50_000,
+        max_state_bytes: 64 << 20,
+        max_result_bytes: 2 << 20,
+        max_call_bytes: 1 << 30,
+        max_handles: 16,
+    };
+    assert_eq!(resize.limits, limits);
+    assert_eq!(resize.instances, Instances::Reuse { events: 1, age: Duration::from_secs(1) });
     let bucket = |name: &str, max_bytes| BucketConfig { name: name.to_owned(), max_bytes };
     assert_eq!(config.buckets, [bucket("thumbnails", Some(1 << 30)), bucket("prices", None)]);
     assert_eq!(resize.concurrency, 1);
-    assert_eq!(resize.timeout, Duration::from_secs(5));
-    assert_eq!(resize.memory, 1 << 20);
     let backoff = Backoff { base: Duration::from_secs(2), factor: 3.0, max: Duration::from_secs(600), jitter: 1.0 };
     let options = QueueOptions {
         retry: RetryPolicy { max_attempts: Some(3), backoff },
@@ -221,10 +257,16 @@ fn every_key_is_read() {
     assert_eq!(notify.digest, None);
     assert_eq!(notify.interface, None);
     assert_eq!(notify.grant, Granted::default());
-    assert_eq!((notify.max_state_writes, notify.max_state_bytes), (10, 4 << 20));
+    let limits = Limits {
+        timeout: Duration::from_mins(1),
+        memory: 128 << 20,
+        max_event_size: 16 << 20,
+        max_state_writes: 10,
+        ..Limits::default()
+    };
+    assert_eq!(notify.limits, limits);
+    assert_eq!(notify.instances, Instances::Fresh);
     assert_eq!(notify.concurrency, 8);
-    assert_eq!(notify.timeout, Duration::from_secs(60));
-    assert_eq!(notify.memory, 128 << 20);
     let backoff = Backoff { base: Duration::from_millis(500), jitter: 0.0, ..backoff };
     let key_rate = Some(Rate { per_second: 1.0, burst: 3 });
     let options = QueueOptions {
@@ -258,16 +300,21 @@ fn what_is_not_written_has_a_default() {
         cache: engine.cache,
     };
     assert_eq!((config.queue, config.log_retention), (expected, engine.log_retention));
-    let [HandlerConfig { digest, concurrency, timeout, memory, queue, grant, max_state_writes, max_state_bytes, .. }] =
-        &config.handlers[..]
-    else {
+    let options = HostOptions::default();
+    let host = HostConfig {
+        memory: options.memory,
+        stack: options.stack,
+        max_component_size: options.max_component_size,
+        max_instances: None,
+        code_cache: CodeCache::Usual,
+    };
+    assert_eq!(config.host, host);
+    let [HandlerConfig { digest, concurrency, limits, instances, queue, grant, .. }] = &config.handlers[..] else {
         panic!("{config:?}")
     };
-    assert_eq!((digest.as_deref(), *concurrency, *memory, grant), (None, 4, 64 << 20, &Granted::default()));
-    let limits = gristmill_host::Limits::default();
-    assert_eq!((*max_state_writes, *max_state_bytes), (limits.max_state_writes, limits.max_state_bytes));
+    assert_eq!((digest.as_deref(), *concurrency, grant), (None, 4, &Granted::default()));
+    assert_eq!((limits, *instances), (&Limits::default(), Instances::Fresh));
     assert_eq!(config.buckets, []);
-    assert_eq!(*timeout, Duration::from_secs(5));
     assert_eq!(*queue, QueueOptions::default(), "the engine's defaults and those of the file are the same");
 }
 
@@ -276,7 +323,9 @@ fn bounds_are_allowed() {
     for (least, most) in [
         ("timeout = \"1ms\"", "timeout = \"24h\"\nlease = \"48h\""),
         ("timeout = \"4s\"\nlease = \"5s\"", "timeout = \"29s\""),
-        ("memory = \"1MiB\"", "memory = \"4GiB\""),
+        ("memory = \"1MiB\"", "memory = \"1GiB\""),
+        ("max-handles = 16", "max-handles = 1_000_000"),
+        ("instances = \"fresh\"", "instances = \"reuse\"\nreuse-for = \"24h\""),
         ("concurrency = 1", "concurrency = 1024"),
         ("max-attempts = 0", "max-attempts = 4_294_967_295"),
         ("backoff = { factor = 1, jitter = 0 }", "backoff = { factor = 1e3, jitter = 1.0 }"),

@@ -47,6 +47,7 @@ async fn serve() -> Server {
             (name("all"), vec![on("order.*"), on("other")]),
         ])),
         handlers: Arc::new([name("orders"), name("all")].into()),
+        host: None,
         readiness: readiness.clone(),
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -38,6 +38,7 @@ async fn serve() -> Server {
         queue: engine.clone(),
         router: Arc::new(Router::new([(queue(), vec![all])])),
         handlers: Arc::default(),
+        host: None,
         readiness: Readiness::default(),
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -2,11 +2,10 @@
 //! are run as they are: the adapter that would make components of them knows no exit status but 0 and 1.
 
 use gristmill_core::Outcome;
-use wasmtime::{ExternType, InstancePre, Module, Store};
+use wasmtime::{ExternType, InstancePre, Module, Store, TypedFunc};
 
 use super::program;
-use crate::compile::{self, Needs, causes};
-use crate::engine::Host;
+use crate::compile::{Needs, Source, causes};
 use crate::error::LoadError;
 use crate::inspect::{Form, Outline};
 use crate::outcome::Failure;
@@ -35,17 +34,27 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(super) fn new(host: &Host, bytes: &[u8]) -> Result<(Self, Needs), LoadError> {
-        let (module, needs) = compile::module(host, bytes)?;
+    pub(super) fn new(source: &Source<'_>) -> Result<(Self, Needs), LoadError> {
+        let (module, needs) = source.module()?;
         check(&module)?;
-        let pre = host.module_linker().instantiate_pre(&module).map_err(|error| wrong(&causes(&error)))?;
+        let pre = source.platform.module_linker().instantiate_pre(&module).map_err(|error| wrong(&causes(&error)))?;
         Ok((Self { pre }, needs))
     }
 
+    pub(super) async fn bind(&self, store: &mut Store<State>) -> wasmtime::Result<Bound> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        Ok(Bound { start: instance.get_typed_func(store, START)? })
+    }
+}
+
+/// An instance.
+pub(crate) struct Bound {
+    start: TypedFunc<(), ()>,
+}
+
+impl Bound {
     pub(super) async fn call(&self, store: &mut Store<State>) -> Result<Outcome, Failure> {
-        let instance = self.pre.instantiate_async(&mut *store).await.map_err(Failure::Instantiate)?;
-        let start = instance.get_typed_func::<(), ()>(&mut *store, START).map_err(Failure::Instantiate)?;
-        let status = program::status(start.call_async(&mut *store, ()).await.map(|()| 0))?;
+        let status = program::status(self.start.call_async(&mut *store, ()).await.map(|()| 0))?;
         Ok(program::outcome(store.data_mut(), status).await)
     }
 }

@@ -8,8 +8,7 @@ use wasmtime::Store;
 
 use crate::bindings::types::{self, Delivery, Verdict};
 use crate::bindings::{EventHost, EventHostPre};
-use crate::compile::{self, Needs, incompatible};
-use crate::engine::Host;
+use crate::compile::{self, Needs, Source, incompatible};
 use crate::error::LoadError;
 use crate::inspect::Outline;
 use crate::invocation::Invocation;
@@ -30,19 +29,27 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(super) fn new(host: &Host, bytes: &[u8]) -> Result<(Self, Needs), LoadError> {
-        let (compiled, needs) = compile::component(host, bytes)?;
-        let linker = keyvalue::linker_for(host.linker(), &compiled).map_err(incompatible)?;
+    pub(super) fn new(source: &Source<'_>) -> Result<(Self, Needs), LoadError> {
+        let (compiled, needs) = source.component()?;
+        let linker = keyvalue::linker_for(source.platform.linker(), &compiled).map_err(incompatible)?;
         let pre = linker.instantiate_pre(&compiled).and_then(EventHostPre::new).map_err(incompatible)?;
         compile::check_function::<(&Delivery,), (Verdict,)>(&linker, &compiled, NAME, "handle")
             .map_err(incompatible)?;
         Ok((Self { pre }, needs))
     }
 
+    pub(super) async fn bind(&self, store: &mut Store<State>) -> wasmtime::Result<Bound> {
+        self.pre.instantiate_async(store).await
+    }
+}
+
+/// An instance.
+pub(crate) type Bound = EventHost;
+
+impl Bound {
     pub(super) async fn call(&self, store: &mut Store<State>, invocation: Invocation) -> Result<Outcome, Failure> {
         let delivery = delivery(invocation);
-        let instance: EventHost = self.pre.instantiate_async(&mut *store).await.map_err(Failure::Instantiate)?;
-        let verdict = instance.gristmill_events_handler().call_handle(store, &delivery).await;
+        let verdict = self.gristmill_events_handler().call_handle(store, &delivery).await;
         verdict.map(outcome).map_err(Failure::Call)
     }
 }

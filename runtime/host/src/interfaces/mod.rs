@@ -15,8 +15,7 @@ use std::str::FromStr;
 use gristmill_core::{Event, EventError, Outcome};
 use wasmtime::Store;
 
-use crate::compile::Needs;
-use crate::engine::Host;
+use crate::compile::{Needs, Source};
 use crate::error::LoadError;
 use crate::inspect::{Form, Outline};
 use crate::invocation::Invocation;
@@ -50,8 +49,8 @@ impl Interface {
         }
     }
 
-    /// Whether it gets its event through stdin.
-    pub(crate) fn reads_stdin(self) -> bool {
+    /// Whether it is a whole program: it gets its event through stdin, and ends with it.
+    pub(crate) fn is_program(self) -> bool {
         matches!(self, Self::Run | Self::Command)
     }
 
@@ -122,20 +121,27 @@ pub(crate) enum Ready {
     Command(command::Ready),
 }
 
+/// An instance of a handler, in a store of its own.
+pub(crate) enum Bound {
+    Handler(handler::Bound),
+    Run(run::Bound),
+    Command(command::Bound),
+}
+
 impl Ready {
     /// Compiles and links; also says what an instance takes of the pool.
-    pub(crate) fn new(host: &Host, bytes: &[u8], found: &Found) -> Result<(Self, Needs), LoadError> {
+    pub(crate) fn new(source: &Source<'_>, found: &Found) -> Result<(Self, Needs), LoadError> {
         Ok(match found.interface {
             Interface::Handler => {
-                let (ready, needs) = handler::Ready::new(host, bytes)?;
+                let (ready, needs) = handler::Ready::new(source)?;
                 (Self::Handler(ready), needs)
             }
             Interface::Run => {
-                let (ready, needs) = run::Ready::new(host, bytes, &found.export)?;
+                let (ready, needs) = run::Ready::new(source, &found.export)?;
                 (Self::Run(ready), needs)
             }
             Interface::Command => {
-                let (ready, needs) = command::Ready::new(host, bytes)?;
+                let (ready, needs) = command::Ready::new(source)?;
                 (Self::Command(ready), needs)
             }
         })
@@ -151,13 +157,22 @@ impl Ready {
 
     /// What goes through the standard streams.
     pub(crate) fn stdio(&self, event: &Event) -> Result<Stdio, EventError> {
-        match self {
-            Self::Handler(_) => Ok(Stdio::Log),
-            Self::Run(_) | Self::Command(_) => program::stdio(event),
-        }
+        if self.interface().is_program() { program::stdio(event) } else { Ok(Stdio::Log) }
     }
 
-    /// Runs one event through a new instance in `store`.
+    /// Makes an instance in `store`, which is new.
+    pub(crate) async fn bind(&self, store: &mut Store<State>) -> Result<Bound, Failure> {
+        let bound = match self {
+            Self::Handler(handler) => handler.bind(store).await.map(Bound::Handler),
+            Self::Run(run) => run.bind(store).await.map(Bound::Run),
+            Self::Command(command) => command.bind(store).await.map(Bound::Command),
+        };
+        bound.map_err(Failure::Instantiate)
+    }
+}
+
+impl Bound {
+    /// Runs one event.
     pub(crate) async fn call(&self, store: &mut Store<State>, invocation: Invocation) -> Result<Outcome, Failure> {
         match self {
             Self::Handler(handler) => handler.call(store, invocation).await,

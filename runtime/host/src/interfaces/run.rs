@@ -2,11 +2,10 @@
 
 use gristmill_core::Outcome;
 use wasmtime::Store;
-use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::p2::bindings::{Command, CommandPre};
 
 use super::program;
-use crate::compile::{self, Needs, incompatible};
-use crate::engine::Host;
+use crate::compile::{self, Needs, Source, incompatible};
 use crate::error::LoadError;
 use crate::inspect::Outline;
 use crate::keyvalue;
@@ -28,17 +27,25 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(super) fn new(host: &Host, bytes: &[u8], export: &str) -> Result<(Self, Needs), LoadError> {
-        let (compiled, needs) = compile::component(host, bytes)?;
-        let linker = keyvalue::linker_for(host.linker(), &compiled).map_err(incompatible)?;
+    pub(super) fn new(source: &Source<'_>, export: &str) -> Result<(Self, Needs), LoadError> {
+        let (compiled, needs) = source.component()?;
+        let linker = keyvalue::linker_for(source.platform.linker(), &compiled).map_err(incompatible)?;
         let pre = linker.instantiate_pre(&compiled).and_then(CommandPre::new).map_err(incompatible)?;
         compile::check_function::<(), (Result<(), ()>,)>(&linker, &compiled, export, "run").map_err(incompatible)?;
         Ok((Self { pre }, needs))
     }
 
+    pub(super) async fn bind(&self, store: &mut Store<State>) -> wasmtime::Result<Bound> {
+        self.pre.instantiate_async(store).await.map(Bound)
+    }
+}
+
+/// An instance.
+pub(crate) struct Bound(Command);
+
+impl Bound {
     pub(super) async fn call(&self, store: &mut Store<State>) -> Result<Outcome, Failure> {
-        let instance = self.pre.instantiate_async(&mut *store).await.map_err(Failure::Instantiate)?;
-        let result = instance.wasi_cli_run().call_run(&mut *store).await;
+        let result = self.0.wasi_cli_run().call_run(&mut *store).await;
         let status = program::status(result.map(|result| i32::from(result.is_err())))?;
         Ok(program::outcome(store.data_mut(), status).await)
     }

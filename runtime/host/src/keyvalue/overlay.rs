@@ -33,6 +33,7 @@ pub(crate) struct Overlay {
     written: Written,
     max: Written,
     max_read_bytes: u64,
+    bytes_read: u64,
     cursors: Vec<String>,
 }
 
@@ -60,17 +61,18 @@ impl Overlay {
             max: Written { keys: limits.max_state_writes, bytes: limits.max_state_bytes },
             // A guest cannot take more than its memory, and nobody else should hold it meanwhile.
             max_read_bytes: limits.memory,
+            bytes_read: 0,
             cursors: Vec::new(),
         }
     }
 
     /// What was read and written, for the commit.
-    pub(crate) fn into_use(self) -> StateUse {
-        let reads = self.reads.into_iter().flat_map(|(bucket, seen)| match seen {
+    pub(crate) fn take_use(&mut self) -> StateUse {
+        let reads = std::mem::take(&mut self.reads).into_iter().flat_map(|(bucket, seen)| match seen {
             Seen::All => vec![StateRead::Prefix { bucket, prefix: String::new() }],
             Seen::Keys(keys) => keys.into_iter().map(|key| StateRead::Key { bucket: bucket.clone(), key }).collect(),
         });
-        let writes = self.writes.into_iter().flat_map(|(bucket, keys)| {
+        let writes = std::mem::take(&mut self.writes).into_iter().flat_map(|(bucket, keys)| {
             keys.into_iter().map(move |(key, value)| {
                 let change = value.map_or(Change::Delete, Change::Set);
                 StateWrite { bucket: bucket.clone(), key, change }
@@ -118,7 +120,15 @@ impl Overlay {
             }
             Ok(found)
         };
-        if is_stored { blocking(look).await } else { look() }
+        let found = if is_stored { blocking(look).await? } else { look()? };
+        let bytes: usize = found.iter().filter_map(|(_, value)| value.as_ref()).map(Bytes::len).sum();
+        self.bytes_read = self.bytes_read.saturating_add(bytes as u64);
+        Ok(found)
+    }
+
+    /// Bytes of all values that were read, and of all that is written.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.bytes_read, self.written.bytes)
     }
 
     /// All of these changes, or none: keys and their values, `None` to delete.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_core::{Event, HandlerName, Pattern, Timestamp};
-use gristmill_host::{Component, Grants, Host, HostOptions, Invocation, Limits, LoadError, LoadRequest};
+use gristmill_host::{Component, Grants, Host, HostOptions, Instances, Invocation, Limits, LoadError, LoadRequest};
 
 /// The types of `gristmill:events/types` that a handler's export needs.
 const TYPES: &str = r#"
@@ -90,11 +90,12 @@ pub(crate) fn request(bytes: impl Into<Bytes>) -> LoadRequest {
         digest: None,
         interface: None,
         grants: Grants { emit: vec![Pattern::new("com.acme.*")], ..Grants::default() },
+        instances: Instances::Fresh,
     }
 }
 
 pub(crate) fn host(instances: u32) -> Host {
-    Host::new(HostOptions { instances }).unwrap()
+    Host::new(HostOptions { instances, ..HostOptions::default() }).unwrap()
 }
 
 pub(crate) async fn load(guest: Guest<'_>) -> Component {

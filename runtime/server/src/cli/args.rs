@@ -124,6 +124,31 @@ pub enum Client {
     /// Look at what handlers keep in their buckets, and change it
     #[command(subcommand)]
     State(State),
+    /// Show the calls of handlers that are going on
+    Running(Running),
+    /// End a call that is going on; its attempt counts
+    Kill(Kill),
+}
+
+/// `running`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Running {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kill`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  gristmill kill 4711     as `gristmill running` numbers it")]
+pub struct Kill {
+    /// The number of the call
+    pub number: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `run`.

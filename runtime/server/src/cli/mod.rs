@@ -8,6 +8,7 @@ pub mod ndjson;
 pub mod options;
 mod publish;
 mod queues;
+mod running;
 mod runtime;
 pub mod screen;
 mod sheet;
@@ -43,6 +44,8 @@ pub async fn client(command: &Client, global: &Global) -> anyhow::Result<ExitCod
             entries::show(&runtime, args, screen, now).await
         }
         Client::Dead(Dead::List(args)) => dead::list(&runtime, args, screen, now).await,
+        Client::Running(args) => running::running(&runtime, args, screen).await,
+        Client::Kill(args) => running::kill(&runtime, args, screen).await,
         Client::State(command) => state::ask(command, &runtime).await,
         Client::Dead(Dead::Redrive(args)) => dead::redrive(&runtime, args, screen).await,
     };

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::args::Global;
 use crate::config;
 use crate::http::Problem;
-use crate::http::model::{Entry, List, PublishReply, Queue, Redriven};
+use crate::http::model::{Entry, Killed, List, PublishReply, Queue, Redriven, Running};
 use crate::publishing::PublishOptions;
 
 /// How long an answer may take. The slowest is a publish that waits for a sync.
@@ -84,6 +84,14 @@ impl Runtime {
         url.query_pairs_mut().extend_pairs(options.to_query());
         let request = self.http.post(url).header(header::CONTENT_TYPE, BATCH).body(body);
         self.send(request).await
+    }
+
+    pub(super) async fn running(&self) -> anyhow::Result<List<Running>> {
+        self.send(self.http.get(self.url(&["running"])?)).await
+    }
+
+    pub(super) async fn kill(&self, number: u64) -> anyhow::Result<Killed> {
+        self.send(self.http.post(self.url(&["running", &number.to_string(), "kill"])?)).await
     }
 
     pub(super) async fn buckets(&self) -> anyhow::Result<List<String>> {

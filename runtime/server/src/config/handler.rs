@@ -82,7 +82,7 @@ fn one(
     let granted = grant::grant(reader, table);
     let ordering_key = reader.setting(table, "ordering-key", ordering_key);
     let limits = Limits::read(reader, table).over(&shared.defaults);
-    limits.check(reader, shared.max_event_size.as_ref());
+    limits.check(reader, shared.max_event_size.as_ref(), shared.memory.as_ref());
     Some(HandlerConfig {
         name: name.value()?,
         component: shared.folder.join(component.value()?),
@@ -90,11 +90,9 @@ fn one(
         interface: interface.value(),
         subscribe: subscribe.value()?,
         concurrency: limits.concurrency(),
-        timeout: limits.timeout(),
-        memory: limits.memory(),
+        limits: limits.call(shared.max_event_size.as_ref().map_or(0, |size| size.value)),
+        instances: limits.instances(),
         queue: limits.queue(ordering_key.value()),
-        max_state_writes: limits.max_state_writes(),
-        max_state_bytes: limits.max_state_bytes(),
         grant: granted,
     })
 }

@@ -23,8 +23,11 @@ pub(super) const ROOT: Keys = Keys {
     later: &["plugins"],
 };
 /// `[runtime]`.
-pub(super) const RUNTIME: Keys =
-    Keys { title: "[runtime]", known: &["data-dir", "shutdown-grace"], later: &["memory"] };
+pub(super) const RUNTIME: Keys = Keys {
+    title: "[runtime]",
+    known: &["data-dir", "shutdown-grace", "memory", "max-instances", "stack", "max-component-size", "code-cache"],
+    later: &[],
+};
 /// `[http]`.
 pub(super) const HTTP: Keys = Keys { title: "[http]", known: &["listen"], later: &["tokens"] };
 /// `[queue]`.
@@ -47,6 +50,15 @@ pub(super) const DEFAULTS: Keys = Keys {
         "concurrency",
         "max-state-writes",
         "max-state-bytes",
+        "max-emits",
+        "max-emit-bytes",
+        "max-log-bytes",
+        "max-result-bytes",
+        "max-call-bytes",
+        "max-handles",
+        "instances",
+        "reuse-events",
+        "reuse-for",
         "key-concurrency",
         "on-dead",
         "rate",
@@ -82,6 +94,15 @@ pub(super) const HANDLER: Keys = Keys {
         "concurrency",
         "max-state-writes",
         "max-state-bytes",
+        "max-emits",
+        "max-emit-bytes",
+        "max-log-bytes",
+        "max-result-bytes",
+        "max-call-bytes",
+        "max-handles",
+        "instances",
+        "reuse-events",
+        "reuse-for",
         "key-concurrency",
         "on-dead",
         "rate",

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use gristmill_core::units::{format_duration, format_size};
 use gristmill_core::{Backoff, RetryPolicy};
-use gristmill_queue::QueueOptions;
+use gristmill_host::Instances;
+use gristmill_queue::{MAX_KEY_LEN, QueueOptions};
 
 use super::error::Problem;
 use super::keys;
 use super::options::QueueKeys;
 use super::reader::{Reader, Table};
+use super::sandbox::SandboxKeys;
 use super::setting::{Effective, Setting};
 use super::values::Allowed;
 
@@ -26,8 +28,6 @@ const LEASE: Allowed<Duration> =
 const TIMEOUT: Allowed<Duration> = Allowed::within(Duration::from_millis(1)..=DAY, Duration::from_secs(5));
 const MEMORY: Allowed<u64> = Allowed::within(1 << 20..=4 << 30, 64 << 20);
 const CONCURRENCY: Allowed<u32> = Allowed::within(1..=1024, 4);
-const MAX_STATE_WRITES: Allowed<u32> = Allowed::within(1..=50_000, 1_000);
-const MAX_STATE_BYTES: Allowed<u64> = Allowed::within(1 << 10..=64 << 20, 4 << 20);
 const BASE: Allowed<Duration> = Allowed::within(DELAYS, Duration::from_secs(1));
 const FACTOR: Allowed<f64> = Allowed::within(1.0..=1000.0, 2.0);
 const MAX: Allowed<Duration> = Allowed::within(DELAYS, Duration::from_hours(1));
@@ -41,8 +41,7 @@ pub(super) struct Limits {
     timeout: Setting<Duration>,
     memory: Setting<u64>,
     concurrency: Setting<u32>,
-    max_state_writes: Setting<u32>,
-    max_state_bytes: Setting<u64>,
+    sandbox: SandboxKeys,
     backoff: BackoffKeys,
     queue: QueueKeys,
 }
@@ -76,11 +75,7 @@ impl Limits {
             concurrency: reader.setting(table, "concurrency", |reader, entry| {
                 reader.integer(entry, &CONCURRENCY, |count| count.to_string())
             }),
-            max_state_writes: reader.setting(table, "max-state-writes", |reader, entry| {
-                reader.integer(entry, &MAX_STATE_WRITES, |count| count.to_string())
-            }),
-            max_state_bytes: reader
-                .setting(table, "max-state-bytes", |reader, entry| reader.size(entry, &MAX_STATE_BYTES)),
+            sandbox: SandboxKeys::read(reader, table),
             backoff: BackoffKeys::read(reader, table),
             queue: QueueKeys::read(reader, table),
         }
@@ -94,21 +89,30 @@ impl Limits {
             timeout: self.timeout.or(&defaults.timeout),
             memory: self.memory.or(&defaults.memory),
             concurrency: self.concurrency.or(&defaults.concurrency),
-            max_state_writes: self.max_state_writes.or(&defaults.max_state_writes),
-            max_state_bytes: self.max_state_bytes.or(&defaults.max_state_bytes),
+            sandbox: self.sandbox.over(&defaults.sandbox),
             backoff: self.backoff.over(&defaults.backoff),
             queue: self.queue.over(&defaults.queue),
         }
     }
 
     /// Reports the contradictions among what counts for one handler.
-    pub(super) fn check(&self, reader: &mut Reader<'_>, max_event_size: Option<&Effective<u64>>) {
+    pub(super) fn check(
+        &self,
+        reader: &mut Reader<'_>,
+        max_event_size: Option<&Effective<u64>>,
+        all_memory: Option<&Effective<u64>>,
+    ) {
         let (lease, timeout) = (self.lease.effective(LEASE.default), self.timeout.effective(TIMEOUT.default));
         if let (Some(lease), Some(timeout)) = (lease, timeout) {
             let least = timeout.value + LEASE_GRACE;
             if lease.value < least {
                 reader.report(short_lease(&lease, &timeout, least));
             }
+        }
+        if let (Some(memory), Some(all)) = (self.memory.effective(MEMORY.default), all_memory)
+            && memory.value > all.value
+        {
+            reader.report(large_memory(&memory, all));
         }
         let (base, max) = (self.backoff.base.effective(BASE.default), self.backoff.max.effective(MAX.default));
         if let (Some(base), Some(max)) = (base, max)
@@ -135,24 +139,24 @@ impl Limits {
         QueueOptions { retry: self.retry(), lease, ..self.queue.options(ordering_key) }
     }
 
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout.value_or(TIMEOUT.default)
+    /// What one call may use.
+    pub(super) fn call(&self, max_event_size: u64) -> gristmill_host::Limits {
+        self.sandbox.limits(gristmill_host::Limits {
+            timeout: self.timeout.value_or(TIMEOUT.default),
+            memory: self.memory.value_or(MEMORY.default),
+            max_event_size,
+            max_key_len: MAX_KEY_LEN,
+            ..gristmill_host::Limits::default()
+        })
     }
 
-    pub(super) fn memory(&self) -> u64 {
-        self.memory.value_or(MEMORY.default)
+    /// For how many events an instance lives.
+    pub(super) fn instances(&self) -> Instances {
+        self.sandbox.instances()
     }
 
     pub(super) fn concurrency(&self) -> usize {
         usize::try_from(self.concurrency.value_or(CONCURRENCY.default)).unwrap_or(usize::MAX)
-    }
-
-    pub(super) fn max_state_writes(&self) -> usize {
-        usize::try_from(self.max_state_writes.value_or(MAX_STATE_WRITES.default)).unwrap_or(usize::MAX)
-    }
-
-    pub(super) fn max_state_bytes(&self) -> u64 {
-        self.max_state_bytes.value_or(MAX_STATE_BYTES.default)
     }
 
     fn retry(&self) -> RetryPolicy {
@@ -207,6 +211,18 @@ fn short_lease(lease: &Effective<Duration>, timeout: &Effective<Duration>, least
     ];
     contradiction("`lease` must be at least `timeout` + 1s: it ends before the call may", what)
         .help(format!("write: lease = \"{}\" (or more), or a shorter `timeout`", format_duration(least)))
+}
+
+fn large_memory(memory: &Effective<u64>, all: &Effective<u64>) -> Problem {
+    let what = [
+        Side::new("memory", "one instance may use this much", memory, format_size),
+        Side::new("[runtime] memory", "all instances together have this much", all, format_size),
+    ];
+    contradiction("`memory` of a handler must not be more than `memory` in `[runtime]`: no call would ever begin", what)
+        .help(format!(
+            "write in [runtime]: memory = \"{}\" (or more), or give the handler less",
+            format_size(memory.value)
+        ))
 }
 
 fn small_cap(base: &Effective<Duration>, max: &Effective<Duration>) -> Problem {

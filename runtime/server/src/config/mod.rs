@@ -14,6 +14,7 @@
 //! | `expand` | `${NAME}` in strings |
 //! | `sections` | `[runtime]`, `[http]`, `[queue]`, `[log]` |
 //! | `limits` | `[defaults]`, and their overrides in a handler |
+//! | `sandbox` | those of them that say what one call may use |
 //! | `options` | those of them that say how a queue treats its entries |
 //! | `handler` | `[[handler]]` |
 //! | `grant` | what a handler may do, and `[[bucket]]` |
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gristmill_core::{HandlerName, Pattern, StateGrant, Subscription};
-use gristmill_host::Interface;
+use gristmill_host::{Instances, Interface, Limits};
 use gristmill_queue::QueueOptions;
 
 pub use self::error::{Color, ConfigErrors, Problem};
@@ -37,6 +38,7 @@ mod keys;
 mod limits;
 mod options;
 mod reader;
+mod sandbox;
 mod sections;
 mod setting;
 mod suggest;
@@ -80,16 +82,22 @@ pub fn parse_with(text: &str, origin: &Path, environment: &Environment<'_>) -> R
 /// What the tree says; where the reader found a problem, a default stands in.
 fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, folder: &Path) -> Config {
     let root = reader.root(tree);
-    let runtime = sections::runtime(reader, &root, folder);
+    let runtime = sections::runtime(reader, &root);
     let listen = sections::http(reader, &root);
     let queue = sections::queue(reader, &root);
     let log_retention = sections::log(reader, &root);
-    let shared = Shared { defaults: limits::defaults(reader, &root), max_event_size: queue.max_event_size(), folder };
+    let shared = Shared {
+        defaults: limits::defaults(reader, &root),
+        max_event_size: queue.max_event_size(),
+        memory: runtime.memory(),
+        folder,
+    };
     let handlers = handler::all(reader, &root, &shared);
     let buckets = grant::buckets(reader, &root);
     Config {
-        data_dir: runtime.data_dir,
-        shutdown_grace: runtime.shutdown_grace,
+        data_dir: runtime.data_dir(folder),
+        shutdown_grace: runtime.shutdown_grace(),
+        host: runtime.host(folder),
         listen,
         queue: queue.config(),
         log_retention,
@@ -102,6 +110,8 @@ fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, folder: &Path) -> Conf
 struct Shared<'a> {
     defaults: limits::Limits,
     max_event_size: Option<setting::Effective<u64>>,
+    /// Of all instances together.
+    memory: Option<setting::Effective<u64>>,
     /// Paths start here.
     folder: &'a Path,
 }
@@ -111,6 +121,8 @@ struct Shared<'a> {
 pub struct Config {
     /// Where the store lives. Default: `data`, beside the file.
     pub data_dir: PathBuf,
+    /// What all components share.
+    pub host: HostConfig,
     /// How long running handlers may go on after a stop was asked for. Default: 10 s.
     pub shutdown_grace: Duration,
     /// Where HTTP is served; a loopback address. Default: 127.0.0.1:8080. Port 0 takes any free one.
@@ -123,6 +135,33 @@ pub struct Config {
     pub handlers: Vec<HandlerConfig>,
     /// Every `[[bucket]]`, in the order of the file.
     pub buckets: Vec<BucketConfig>,
+}
+
+/// What `[runtime]` says of components.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Bytes for all instances together. Default: 1 GiB.
+    pub memory: u64,
+    /// Bytes of stack that a call may use. Default: 1 MiB.
+    pub stack: u64,
+    /// Bytes of the largest component. Default: 64 MiB.
+    pub max_component_size: u64,
+    /// How many instances there may be. Default: four for each call that may run at once.
+    pub max_instances: Option<u32>,
+    /// Where compiled code is kept.
+    pub code_cache: CodeCache,
+}
+
+/// `code-cache = …`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CodeCache {
+    /// In `gristmill` below the user's folder for caches: `$XDG_CACHE_HOME`, or `~/.cache`. Nowhere if there is neither.
+    #[default]
+    Usual,
+    /// In this folder.
+    Folder(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// One `[[bucket]]`.
@@ -186,16 +225,12 @@ pub struct HandlerConfig {
     pub subscribe: Vec<Subscription>,
     /// How many deliveries run at once. Default: 4.
     pub concurrency: usize,
-    /// Wall-clock limit of one call. Default: 5 s.
-    pub timeout: Duration,
-    /// Cap on the memory of one instance, in bytes. Default: 64 MiB.
-    pub memory: u64,
+    /// What one call may use.
+    pub limits: Limits,
+    /// For how many events an instance lives. Default: one.
+    pub instances: Instances,
     /// How its queue treats entries. The lease is longer than `timeout` and some grace.
     pub queue: QueueOptions,
-    /// How many keys of the state one call may write. Default: 1,000.
-    pub max_state_writes: usize,
-    /// How much one call may write to the state, in bytes of keys and values. Default: 4 MiB.
-    pub max_state_bytes: u64,
     /// What it may do beyond computing.
     pub grant: Granted,
 }

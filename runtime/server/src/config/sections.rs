@@ -11,12 +11,20 @@ use super::reader::{Entry, Reader, Table};
 use super::setting::{Effective, Setting};
 use super::suggest::quoted;
 use super::values::Allowed;
-use super::{DurabilityKind, EngineKind, QueueConfig};
+use super::{CodeCache, DurabilityKind, EngineKind, HostConfig, QueueConfig};
 
 const DATA_DIR: &str = "data";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const SHUTDOWN_GRACE: Allowed<Duration> =
     Allowed::within(Duration::ZERO..=Duration::from_hours(1), Duration::from_secs(10));
+const MEMORY: Allowed<u64> = Allowed::within(16 << 20..=1 << 42, 1 << 30);
+const MAX_INSTANCES: Allowed<u32> = Allowed::unset(
+    1..=gristmill_host::MAX_INSTANCES,
+    256,
+    "without it there are four for each call that may run at once",
+);
+const STACK: Allowed<u64> = Allowed::within(64 << 10..=64 << 20, 1 << 20);
+const MAX_COMPONENT_SIZE: Allowed<u64> = Allowed::within(1 << 10..=1 << 30, 64 << 20);
 const MAX_EVENT_SIZE: Allowed<u64> = Allowed::within(1 << 10..=16 << 20, 1 << 20);
 const IDEMPOTENCY_WINDOW: Allowed<Duration> =
     Allowed::within(Duration::ZERO..=Duration::from_hours(30 * 24), Duration::from_mins(10));
@@ -31,24 +39,65 @@ const DURABILITIES: [(&str, DurabilityKind); 2] = [("fsync", DurabilityKind::Fsy
 /// Engines that have a name already, and nothing else.
 const LATER_ENGINES: [&str; 3] = ["postgres", "nats", "redis"];
 
-/// `[runtime]`.
+/// What was written of `[runtime]`.
+#[derive(Default)]
 pub(super) struct RuntimeSection {
-    /// `data-dir`, resolved.
-    pub(super) data_dir: PathBuf,
-    /// `shutdown-grace`.
-    pub(super) shutdown_grace: Duration,
+    data_dir: Setting<PathBuf>,
+    shutdown_grace: Setting<Duration>,
+    memory: Setting<u64>,
+    stack: Setting<u64>,
+    max_component_size: Setting<u64>,
+    max_instances: Setting<u32>,
+    code_cache: Setting<CodeCache>,
 }
 
-/// Reads `[runtime]`; paths start from `folder`.
-pub(super) fn runtime(reader: &mut Reader<'_>, root: &Table<'_>, folder: &Path) -> RuntimeSection {
-    let (mut data_dir, mut grace) = (Setting::Absent, Setting::Absent);
-    if let Some(table) = reader.section(root, "runtime", &keys::RUNTIME) {
-        data_dir = reader.setting(&table, "data-dir", path);
-        grace = reader.setting(&table, "shutdown-grace", |reader, entry| reader.duration(entry, &SHUTDOWN_GRACE));
-    }
+/// Reads `[runtime]`.
+pub(super) fn runtime(reader: &mut Reader<'_>, root: &Table<'_>) -> RuntimeSection {
+    let Some(table) = reader.section(root, "runtime", &keys::RUNTIME) else { return RuntimeSection::default() };
+    let table = &table;
     RuntimeSection {
-        data_dir: folder.join(data_dir.value_or(DATA_DIR.into())),
-        shutdown_grace: grace.value_or(SHUTDOWN_GRACE.default),
+        data_dir: reader.setting(table, "data-dir", |reader, entry| path(reader, entry, DATA_DIR)),
+        shutdown_grace: reader
+            .setting(table, "shutdown-grace", |reader, entry| reader.duration(entry, &SHUTDOWN_GRACE)),
+        memory: reader.setting(table, "memory", |reader, entry| reader.size(entry, &MEMORY)),
+        stack: reader.setting(table, "stack", |reader, entry| reader.size(entry, &STACK)),
+        max_component_size: reader
+            .setting(table, "max-component-size", |reader, entry| reader.size(entry, &MAX_COMPONENT_SIZE)),
+        max_instances: reader.setting(table, "max-instances", |reader, entry| {
+            reader.integer(entry, &MAX_INSTANCES, |count| count.to_string())
+        }),
+        code_cache: reader.setting(table, "code-cache", code_cache),
+    }
+}
+
+impl RuntimeSection {
+    /// `memory`, to be compared with others.
+    pub(super) fn memory(&self) -> Option<Effective<u64>> {
+        self.memory.effective(MEMORY.default)
+    }
+
+    /// `data-dir`; paths start from `folder`.
+    pub(super) fn data_dir(&self, folder: &Path) -> PathBuf {
+        folder.join(self.data_dir.value_or(DATA_DIR.into()))
+    }
+
+    /// `shutdown-grace`.
+    pub(super) fn shutdown_grace(&self) -> Duration {
+        self.shutdown_grace.value_or(SHUTDOWN_GRACE.default)
+    }
+
+    /// What all components share; paths start from `folder`.
+    pub(super) fn host(self, folder: &Path) -> HostConfig {
+        HostConfig {
+            memory: self.memory.value_or(MEMORY.default),
+            stack: self.stack.value_or(STACK.default),
+            max_component_size: self.max_component_size.value_or(MAX_COMPONENT_SIZE.default),
+            max_instances: self.max_instances.value(),
+            code_cache: match self.code_cache.value_or(CodeCache::Usual) {
+                CodeCache::Folder(path) => CodeCache::Folder(folder.join(path)),
+                cache => cache,
+            },
+        }
     }
 }
 
@@ -134,9 +183,18 @@ pub(super) fn log(reader: &mut Reader<'_>, root: &Table<'_>) -> Option<Duration>
     reader.setting(&table, "retention", |reader, entry| reader.duration(entry, &LOG_RETENTION)).value()
 }
 
+/// `false`, or a path.
+fn code_cache(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<CodeCache> {
+    match entry.value.get_ref().as_bool() {
+        Some(false) => Some(CodeCache::Off),
+        Some(true) => Some(CodeCache::Usual),
+        None => path(reader, entry, "/var/cache/gristmill").map(CodeCache::Folder),
+    }
+}
+
 /// A path, as written.
-fn path(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<PathBuf> {
-    let text = reader.string(entry, &format!("\"{DATA_DIR}\""))?;
+fn path(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<PathBuf> {
+    let text = reader.string(entry, &format!("\"{example}\""))?;
     if text.value.is_empty() {
         reader.report(
             text.problem(format!("`{}` is empty", entry.key), "expected a path")

@@ -9,6 +9,8 @@ mod inspect;
 pub mod model;
 pub mod problem;
 mod publish;
+mod running;
+mod server;
 mod state;
 mod view;
 
@@ -21,11 +23,13 @@ use axum::http::{Method, Uri};
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use gristmill_core::HandlerName;
+use gristmill_host::Host;
 use gristmill_queue::Queue;
 
 use crate::routing::Router;
 pub use problem::Problem;
 pub(crate) use publish::publish_events;
+pub use server::Server;
 
 /// What the handlers of HTTP requests work with.
 #[derive(Clone)]
@@ -36,6 +40,8 @@ pub struct Api {
     pub router: Arc<Router>,
     /// The handlers of this deployment; each handles the queue of its name.
     pub handlers: Arc<BTreeSet<HandlerName>>,
+    /// What runs them; `None`: nothing does.
+    pub host: Option<Host>,
     /// What `/readyz` answers.
     pub readiness: Readiness,
 }
@@ -71,6 +77,8 @@ pub fn routes(api: Api) -> axum::Router {
         .route("/v1/queues/{queue}/entries", get(inspect::entries))
         .route("/v1/entries/{entry}", get(inspect::entry))
         .route("/v1/entries/{entry}/redrive", post(inspect::redrive))
+        .route("/v1/running", get(running::running))
+        .route("/v1/running/{number}/kill", post(running::kill))
         .route("/v1/state", get(state::buckets))
         .route("/v1/state/{bucket}/keys", get(state::keys))
         .route("/v1/state/{bucket}/value", get(state::value))
@@ -97,8 +105,8 @@ async fn unknown_path(uri: Uri) -> Problem {
         problem::UNKNOWN_PATH,
         format!(
             "there is nothing at `{}`: there are /v1/events, /v1/queues, /v1/queues/{{queue}}, \
-             /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /v1/state, /v1/state/{{bucket}}/keys, \
-             /v1/state/{{bucket}}/value, /healthz and /readyz",
+             /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /v1/running, /v1/state, \
+             /v1/state/{{bucket}}/keys, /v1/state/{{bucket}}/value, /healthz and /readyz",
             uri.path().escape_debug()
         ),
     )

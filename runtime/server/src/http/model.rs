@@ -120,6 +120,34 @@ pub struct Attempt {
     pub duration_ms: u64,
 }
 
+/// A call of a handler that is going on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Which one, among all since the start of the runtime.
+    pub number: u64,
+    /// The handler.
+    pub handler: HandlerName,
+    /// The digest of the component.
+    pub version: String,
+    /// The entry that it handles.
+    pub entry: String,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// How long it has been going on.
+    pub elapsed_ms: u64,
+    /// How long it may go on in all.
+    pub timeout_ms: u64,
+    /// Bytes of memory that it has.
+    pub memory: u64,
+}
+
+/// A call was ended; its outcome is `killed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Killed {
+    /// Which one.
+    pub number: u64,
+}
+
 /// The answer to a publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishReply {

@@ -1,0 +1,105 @@
+//! What one invocation cost.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::CallHook;
+
+/// What one invocation cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// From having a place to the outcome.
+    pub wall: Duration,
+    /// Of that, on a processor: the guest's own time, and that of host functions that do not wait.
+    pub cpu: Duration,
+    /// Bytes of all memories and tables at the end, which is when they are largest.
+    pub peak_memory: u64,
+    /// How many host functions were called.
+    pub host_calls: u64,
+    /// The time that passed in them, waiting included.
+    pub host_time: Duration,
+    /// Bytes that it was given: the event, values of the state, and answers over HTTP.
+    pub bytes_in: u64,
+    /// Bytes that it gave: its result, emitted events, writes to the state, and requests over HTTP.
+    pub bytes_out: u64,
+    /// Fuel, which is about the number of instructions; only where it is
+    /// [counted](crate::HostOptions::count_fuel).
+    pub fuel: Option<u64>,
+}
+
+/// Counts calls of host functions, and the time in them.
+#[derive(Debug, Default)]
+pub(crate) struct CallMeter {
+    calls: u64,
+    time: Duration,
+    since: Option<Instant>,
+    is_tick: bool,
+}
+
+impl CallMeter {
+    pub(crate) fn note(&mut self, hook: CallHook) {
+        match hook {
+            CallHook::CallingHost => self.since = Some(Instant::now()),
+            CallHook::ReturningFromHost => {
+                let since = self.since.take();
+                if std::mem::take(&mut self.is_tick) {
+                    return;
+                }
+                self.calls += 1;
+                self.time += since.map(|since| since.elapsed()).unwrap_or_default();
+            }
+            CallHook::CallingWasm | CallHook::ReturningFromWasm => {}
+        }
+    }
+
+    /// The call that is going on is the end of a time slice: none of the guest's.
+    pub(crate) fn note_tick(&mut self) {
+        self.is_tick = true;
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// With that of a call that was given up.
+    pub(crate) fn time(&self) -> Duration {
+        self.time + self.since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+}
+
+/// A future that knows how long a processor worked on it.
+pub(crate) struct Metered<F> {
+    future: F,
+    cpu: Duration,
+}
+
+impl<F> Metered<F> {
+    pub(crate) fn new(future: F) -> Self {
+        Self { future, cpu: Duration::ZERO }
+    }
+
+    pub(crate) fn cpu(&self) -> Duration {
+        self.cpu
+    }
+}
+
+impl<F: Future + Unpin> Future for Metered<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let before = thread_time();
+        let poll = Pin::new(&mut self.future).poll(cx);
+        self.cpu += thread_time().saturating_sub(before);
+        poll
+    }
+}
+
+/// How long a processor has worked on this thread.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}

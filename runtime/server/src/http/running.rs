@@ -1,0 +1,45 @@
+//! Looking at what runs, and ending it.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State as Shared};
+
+use super::Api;
+use super::inspect::segment;
+use super::model::{Killed, List, Running};
+use super::problem::{Problem, UNKNOWN_RUN};
+
+pub(super) async fn running(Shared(api): Shared<Api>) -> Json<List<Running>> {
+    let running = api.host.iter().flat_map(gristmill_host::Host::running);
+    let items = running.map(|running| Running {
+        number: running.number,
+        handler: running.handler,
+        version: running.digest,
+        entry: running.delivery_id,
+        attempt: running.attempt,
+        elapsed_ms: millis(running.elapsed),
+        timeout_ms: millis(running.timeout),
+        memory: running.memory,
+    });
+    Json(List { items: items.collect(), next: None })
+}
+
+pub(super) async fn kill(
+    Shared(api): Shared<Api>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<Killed>, Problem> {
+    let number = segment(path)?;
+    match (number.parse(), &api.host) {
+        (Ok(number), Some(host)) if host.kill(number) => Ok(Json(Killed { number })),
+        _ => {
+            let number = number.escape_debug();
+            Err(Problem::new(UNKNOWN_RUN, format!("there is no run `{number}`: it never began, or is over")))
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
