@@ -1,5 +1,5 @@
 //! Compiles the guests, with a cargo of its own, and copies them beside this package's other output: components for
-//! wasm32-wasip2, and a plain program for wasm32-wasip1 as well.
+//! wasm32-wasip2; a plain program and two handlers for wasm32-wasip1 as well.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -8,9 +8,9 @@ use std::{env, fs};
 const COMPONENT: &str = "wasm32-wasip2";
 const MODULE: &str = "wasm32-wasip1";
 const PROFILE: &str = "guest";
+const COMPONENTS: &str = "gristmill-guest-components";
 const PROGRAMS: &str = "gristmill-guest-programs";
-const PACKAGES: [&str; 5] =
-    ["gristmill-guest-components", "gristmill-plugin-log", "quickstart-orders", "quickstart-receipts", PROGRAMS];
+const PACKAGES: [&str; 5] = [COMPONENTS, "gristmill-plugin-log", "quickstart-orders", "quickstart-receipts", PROGRAMS];
 /// What the guests are made of, below the root of the workspace.
 const SOURCES: [&str; 8] = [
     "Cargo.toml",
@@ -44,10 +44,15 @@ fn build() -> Result<(), String> {
     let target_dir = target_dir(&out).join("guests");
     compile(root, &target_dir, COMPONENT, &PACKAGES, &["--lib", "--bins", "--examples"])?;
     compile(root, &target_dir, MODULE, &[PROGRAMS], &["--bins"])?;
+    compile(root, &target_dir, MODULE, &[COMPONENTS], &["--example", "acker", "--example", "actor"])?;
     let components = target_dir.join(COMPONENT).join(PROFILE);
     let modules = target_dir.join(MODULE).join(PROFILE);
     for (directory, names) in [
-        (components.join("examples"), &[("acker", "acker"), ("actor", "actor"), ("keeper", "keeper")][..]),
+        (
+            components.join("examples"),
+            &[("acker", "acker"), ("actor", "actor"), ("batcher", "batcher"), ("keeper", "keeper")][..],
+        ),
+        (modules.join("examples"), &[("acker", "acker_module"), ("actor", "actor_module")]),
         (
             components,
             &[

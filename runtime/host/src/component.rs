@@ -1,5 +1,6 @@
 //! A component, or a command, that is ready to handle events: checked, compiled, and linked.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use gristmill_core::HandlerName;
 
 use crate::compile::Source;
+use crate::componentize;
 use crate::engine::Host;
 use crate::error::LoadError;
 use crate::inspect::{self, Import, Outline};
@@ -53,6 +55,7 @@ struct Loaded {
     platform: Arc<Platform>,
     identity: Arc<Identity>,
     imports: Vec<Import>,
+    is_wrapped: bool,
     ready: Ready,
     permits: u32,
     compile_time: Duration,
@@ -87,12 +90,18 @@ impl Component {
             return Err(LoadError::DigestMismatch { pinned, actual: digest });
         }
         let outline = Outline::read(&bytes)?;
+        let given = bytes;
+        let bytes = componentize::wrapped(&given, &outline, asked)?;
+        let is_wrapped = matches!(bytes, Cow::Owned(_));
+        let outline = if is_wrapped { Outline::read(&bytes)? } else { outline };
         let found = interfaces::find(&outline, asked)?;
         let imports = inspect::expect_imports(&outline, found.interface, &grants)?;
         let model = if outline.is_async { Model::Async } else { Model::Plain };
         let platform = host.platform(model).map_err(LoadError::Engine)?;
         let started = Instant::now();
-        let source = Source::new(&platform, &bytes, &digest, host.cache());
+        // The code is that of what is compiled: how a module is wrapped may change from version to version.
+        let wrapped_digest = is_wrapped.then(|| inspect::digest(&bytes));
+        let source = Source::new(&platform, &bytes, wrapped_digest.as_deref().unwrap_or(&digest), host.cache());
         let (ready, needs) = Ready::new(&source, &found)?;
         let (compile_time, is_cached) = (started.elapsed(), source.was_cached());
         let permits = needs.permits(host.options().instances)?;
@@ -100,8 +109,20 @@ impl Component {
         // A program ends with its event.
         let shelf = Shelf::new(if ready.interface().is_program() { Instances::Fresh } else { instances });
         host.shelves().add(&shelf);
-        let loaded = Loaded { host, platform, identity, imports, ready, permits, compile_time, is_cached, shelf };
-        Ok(Self { inner: Arc::new(loaded) })
+        Ok(Self {
+            inner: Arc::new(Loaded {
+                host,
+                platform,
+                identity,
+                imports,
+                is_wrapped,
+                ready,
+                permits,
+                compile_time,
+                is_cached,
+                shelf,
+            }),
+        })
     }
 
     /// The handler that it is.
@@ -126,6 +147,13 @@ impl Component {
     #[must_use]
     pub fn imports(&self) -> &[Import] {
         &self.inner.imports
+    }
+
+    /// Whether the file is a core module that carries the type of a component, and was made one. The digest is that of
+    /// the file.
+    #[must_use]
+    pub fn is_wrapped(&self) -> bool {
+        self.inner.is_wrapped
     }
 
     /// How long it took to compile, or to read what was compiled earlier.

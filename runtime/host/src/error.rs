@@ -70,8 +70,17 @@ pub enum LoadError {
     CoreModule {
         /// What it exports.
         exports: Vec<String>,
-        /// Whether it is the inner part of a component.
+        /// Whether it could be made a component, and that was not asked for.
         carries_type: bool,
+    },
+    /// A core module that carries the type of a component, and cannot be made one.
+    #[error(
+        "this core WebAssembly module carries the type of a component, but cannot be made one: {reason}\n\
+         build it again with the bindings and the toolchain of one version, or as a component: `cargo build --target wasm32-wasip2`"
+    )]
+    NotWrapped {
+        /// What does not fit.
+        reason: String,
     },
     /// A core module that has a command's entry, and yet is none.
     #[error(
@@ -102,9 +111,8 @@ pub enum LoadError {
     },
     /// A component, but no handler.
     #[error(
-        "the component exports nothing that this host calls: neither {} nor {}\n{}\n{}",
-        Interface::Handler,
-        Interface::Run,
+        "the component exports nothing that this host calls: none of\n{}\n{}\n{}",
+        callable(),
         listed("it exports", exports),
         no_handler_advice(exports)
     )]
@@ -203,8 +211,7 @@ fn listed(title: &str, names: &[String]) -> String {
 
 fn core_module_advice(exports: &[String], carries_type: bool) -> &'static str {
     if carries_type {
-        "it carries the type of a component: make it one, with `wasm-tools component new module.wasm -o component.wasm`, \
-         or by building it for wasm32-wasip2"
+        "it carries the type of a component: leave `interface` out, and it is made one when it is loaded"
     } else if exports.iter().any(|name| name == "_initialize") {
         "it is a library (`_initialize` and no `_start`): give it a `main`, so that it is a program, \
          or build it as a component: `cargo build --target wasm32-wasip2`"
@@ -214,13 +221,19 @@ fn core_module_advice(exports: &[String], carries_type: bool) -> &'static str {
     }
 }
 
+/// What a component may export.
+fn callable() -> String {
+    let components = Interface::ALL.into_iter().filter(|interface| *interface != Interface::Command);
+    components.map(|interface| format!("  - {interface}")).collect::<Vec<_>>().join("\n")
+}
+
 fn no_handler_advice(exports: &[String]) -> String {
     let exports_any = |prefixes: &[&str]| exports.iter().any(|name| prefixes.iter().any(|p| name.starts_with(p)));
-    if exports_any(&["gristmill:events/handler@"]) {
+    if exports_any(&["gristmill:events/handler@", "gristmill:events/batch-handler@"]) {
         "it was built against another version of gristmill:events: build it against 0.1.0".to_owned()
     } else if exports_any(&["wasi:cli/run@"]) {
         "it was built against another version of WASI: build it against 0.2".to_owned()
-    } else if exports_any(&["gristmill:events/batch-handler@", "wasi:http/", "wasi:messaging/"]) {
+    } else if exports_any(&["wasi:http/", "wasi:messaging/"]) {
         "this version of Gristmill does not run what it exports: implement the world `event-handler` of gristmill:events"
             .to_owned()
     } else {

@@ -6,7 +6,7 @@ use wasmparser::{CanonicalFunction, CanonicalOption, ComponentTypeRef, Parser, P
 use crate::error::{EMITTER, KEYVALUE, LoadError};
 use crate::interfaces::Interface;
 use crate::options::Grants;
-use crate::provided::{self, ImportStatus};
+use crate::provided::{self, ImportStatus, PREVIEW1};
 
 /// An interface that a component imports, or a function that a command does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,11 +33,13 @@ pub(crate) enum Form {
     Component,
     /// A core module.
     Module {
-        /// It is meant to become a component: its type is in there already.
-        carries_type: bool,
+        /// The bytes of the sections that say what component it is meant to become; `None`: none.
+        type_len: Option<usize>,
     },
 }
 
+/// Where a program begins.
+pub(crate) const START: &str = "_start";
 /// How the section is called that says what component a module is to become.
 const COMPONENT_TYPE: &str = "component-type";
 
@@ -98,7 +100,7 @@ pub(crate) fn expect_imports(
 impl Outline {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, LoadError> {
         let is_module = Parser::is_core_wasm(bytes);
-        let form = if is_module { Form::Module { carries_type: false } } else { Form::Component };
+        let form = if is_module { Form::Module { type_len: None } } else { Form::Component };
         let mut outline = Self { form, imports: Vec::new(), exports: Vec::new(), is_async: false };
         let mut depth = 0u32;
         for payload in Parser::new(0).parse_all(bytes) {
@@ -115,6 +117,20 @@ impl Outline {
             }
         }
         Ok(outline)
+    }
+
+    /// Whether it is a module that begins as programs do.
+    pub(crate) fn has_start(&self) -> bool {
+        self.form != Form::Component && self.exports.iter().any(|name| name == START)
+    }
+
+    /// Whether it is a program that needs nothing but WASI preview 1, whatever type it carries. What exports functions of
+    /// interfaces besides is the inner part of a component.
+    pub(crate) fn is_command(&self) -> bool {
+        let Form::Module { type_len } = self.form else { return false };
+        let needs_wasi_only = || self.imports.iter().all(|name| name.starts_with(PREVIEW1));
+        let has_interfaces = || self.exports.iter().any(|name| name.contains(['#', '|']));
+        self.has_start() && (type_len.is_none() || (needs_wasi_only() && !has_interfaces()))
     }
 
     /// The export of a component whose name fits.
@@ -152,8 +168,8 @@ impl Outline {
                 }
             }
             Payload::CustomSection(section) if section.name().starts_with(COMPONENT_TYPE) => {
-                if let Form::Module { carries_type } = &mut self.form {
-                    *carries_type = true;
+                if let Form::Module { type_len } = &mut self.form {
+                    *type_len = Some(type_len.unwrap_or(0).saturating_add(section.data().len()));
                 }
             }
             _ => {}
@@ -273,10 +289,10 @@ mod tests {
         let command = read(
             r#"(module (import "env" "f" (func)) (import "env" "g" (memory 1)) (func (export "_start")) (@custom "x" ""))"#,
         );
-        assert_eq!(command.form, Form::Module { carries_type: false });
+        assert_eq!(command.form, Form::Module { type_len: None });
         assert_eq!((command.imports, command.exports), (vec!["env::f".into(), "env::g".into()], vec!["_start".into()]));
         let inner = read(r#"(module (@custom "component-type:wit-bindgen:0.1" "x"))"#);
-        assert_eq!(inner.form, Form::Module { carries_type: true });
+        assert_eq!(inner.form, Form::Module { type_len: Some(1) });
     }
 
     #[test]

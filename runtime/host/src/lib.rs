@@ -69,12 +69,15 @@
 //! ```
 
 mod backtrace;
+mod batch;
 mod bindings;
 mod cache;
 mod compile;
 mod component;
+mod componentize;
 mod engine;
 mod error;
+mod execution;
 mod imports;
 mod inspect;
 mod interfaces;
@@ -95,6 +98,7 @@ mod state;
 mod stdio;
 mod tuning;
 
+pub use batch::{BatchDelivery, BatchInvocation, BatchOutcome, BatchReport};
 pub use component::{Component, LoadRequest};
 pub use engine::Host;
 pub use error::{HostError, LoadError};

@@ -61,16 +61,26 @@ async fn core_modules_that_are_no_commands() {
         ("core-module", "(module)".to_owned()),
         ("core-module-exports", format!("(module {many})")),
         ("core-library", r#"(module (func (export "_initialize")))"#.to_owned()),
-        ("core-with-type", r#"(module (@custom "component-type:x" "x"))"#.to_owned()),
-        (
-            "core-with-type-and-start",
-            r#"(module (import "gristmill:events/emitter@0.1.0" "emit" (func)) (func (export "_start"))
-                (@custom "component-type:x" "x"))"#
-                .to_owned(),
-        ),
     ] {
         assert!(matches!(expect(golden, component(&text)).await, LoadError::CoreModule { .. }), "{golden}");
     }
+}
+
+#[tokio::test]
+async fn core_modules_that_carry_a_type_and_cannot_be_made_components() {
+    for (golden, text) in [
+        ("core-with-type", r#"(module (@custom "component-type:x" "x"))"#),
+        (
+            "core-with-type-and-start",
+            r#"(module (import "gristmill:events/emitter@0.1.0" "emit" (func)) (func (export "_start"))
+                (@custom "component-type:x" "x"))"#,
+        ),
+    ] {
+        assert!(matches!(expect(golden, component(text)).await, LoadError::NotWrapped { .. }), "{golden}");
+    }
+    let bytes = component(r#"(module (@custom "component-type:x" "x"))"#);
+    let error = error_of(&host(1), LoadRequest { interface: Some(Interface::Command), ..request(bytes) }).await;
+    compare("core-with-type-asked-for-command", &error);
 }
 
 #[tokio::test]
@@ -101,6 +111,7 @@ async fn another_interface_than_the_one_asked_for() {
         ("asked-for-run", Interface::Run, &handler),
         ("asked-for-command", Interface::Command, &handler),
         ("asked-for-handler", Interface::Handler, &command),
+        ("asked-for-batch-handler", Interface::BatchHandler, &handler),
     ] {
         let request = LoadRequest { interface: Some(asked), ..request(bytes.clone()) };
         let error = error_of(&host(1), request).await;
@@ -121,7 +132,7 @@ async fn components_that_are_no_handlers() {
     for (golden, bytes) in [
         ("no-exports", component("(component)")),
         ("other-exports", exporting("acme:tools/resize@1.0.0")),
-        ("batch-handler", exporting("gristmill:events/batch-handler@0.1.0")),
+        ("http-handler", exporting("wasi:http/incoming-handler@0.2.0")),
         ("other-version", exporting("gristmill:events/handler@0.2.0")),
         ("other-wasi", exporting("wasi:cli/run@0.3.0")),
     ] {

@@ -7,26 +7,16 @@ use wasmtime::{ExternType, InstancePre, Module, Store, TypedFunc};
 use super::program;
 use crate::compile::{Needs, Source, causes};
 use crate::error::LoadError;
-use crate::inspect::{Form, Outline};
+use crate::inspect::{Outline, START};
 use crate::outcome::Failure;
-use crate::provided::PREVIEW1;
 use crate::state::State;
 
 pub(crate) const NAME: &str = "wasi-preview1-command";
-/// Where a program begins.
-const START: &str = "_start";
 /// What WASI's functions read and write.
 const MEMORY: &str = "memory";
 
-/// A module that carries a component's type and calls more than WASI is the inner part of a component.
 pub(super) fn export(outline: &Outline) -> Option<&str> {
-    let is_wasi = |name: &String| name.starts_with(PREVIEW1);
-    match outline.form {
-        Form::Module { carries_type } if !carries_type || outline.imports.iter().all(is_wasi) => {
-            outline.exports.iter().map(String::as_str).find(|name| *name == START)
-        }
-        _ => None,
-    }
+    outline.is_command().then_some(START)
 }
 
 pub(crate) struct Ready {

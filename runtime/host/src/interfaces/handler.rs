@@ -55,7 +55,7 @@ impl Bound {
 }
 
 /// What the handler's answer means.
-fn outcome(verdict: Verdict) -> Outcome {
+pub(super) fn outcome(verdict: Verdict) -> Outcome {
     let millis = |after: u32| Duration::from_millis(after.into());
     match verdict {
         Verdict::Ack(result) => Outcome::Ack { result: result.map(payload_bytes) },
@@ -65,7 +65,7 @@ fn outcome(verdict: Verdict) -> Outcome {
     }
 }
 
-fn delivery(invocation: Invocation) -> Delivery {
+pub(super) fn delivery(invocation: Invocation) -> Delivery {
     Delivery {
         id: invocation.delivery_id,
         queue: invocation.queue,

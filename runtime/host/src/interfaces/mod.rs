@@ -4,6 +4,7 @@
 //! through a fresh instance and becomes an outcome. To add one: a file, a case in [`Interface`], and a case in each
 //! function here. Nothing outside knows more than [`find`] and [`Ready`].
 
+pub(crate) mod batch;
 mod command;
 mod handler;
 mod program;
@@ -17,8 +18,8 @@ use wasmtime::Store;
 
 use crate::compile::{Needs, Source};
 use crate::error::LoadError;
+use crate::execution::Work;
 use crate::inspect::{Form, Outline};
-use crate::invocation::Invocation;
 use crate::outcome::Failure;
 use crate::state::State;
 use crate::stdio::Stdio;
@@ -28,6 +29,8 @@ use crate::stdio::Stdio;
 pub enum Interface {
     /// `gristmill:events/handler`: one event, one verdict.
     Handler,
+    /// `gristmill:events/batch-handler`: several events, a verdict for each.
+    BatchHandler,
     /// `wasi:cli/run` of WASI 0.2: a program. The event is on stdin, emitted events come from stdout, and the exit
     /// status is the verdict.
     Run,
@@ -37,13 +40,14 @@ pub enum Interface {
 
 impl Interface {
     /// All of them. Where a component has several, the first is taken.
-    pub const ALL: [Self; 3] = [Self::Handler, Self::Run, Self::Command];
+    pub const ALL: [Self; 4] = [Self::Handler, Self::BatchHandler, Self::Run, Self::Command];
 
     /// Its name in configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Handler => "gristmill:events/handler",
+            Self::BatchHandler => "gristmill:events/batch-handler",
             Self::Run => "wasi:cli/run",
             Self::Command => "wasi-preview1-command",
         }
@@ -58,6 +62,7 @@ impl Interface {
     fn export(self, outline: &Outline) -> Option<&str> {
         match self {
             Self::Handler => handler::export(outline),
+            Self::BatchHandler => batch::export(outline),
             Self::Run => run::export(outline),
             Self::Command => command::export(outline),
         }
@@ -69,6 +74,7 @@ impl fmt::Display for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Handler => handler::NAME,
+            Self::BatchHandler => batch::NAME,
             Self::Run => run::NAME,
             Self::Command => command::NAME,
         })
@@ -104,8 +110,8 @@ pub(crate) fn find(outline: &Outline, asked: Option<Interface>) -> Result<Found,
         Some(Found { interface: *interface, export })
     });
     found.ok_or_else(|| match (asked, &outline.form) {
-        (None | Some(Interface::Command), Form::Module { carries_type }) => {
-            LoadError::CoreModule { exports: outline.exports.clone(), carries_type: *carries_type }
+        (None | Some(Interface::Command), Form::Module { type_len }) => {
+            LoadError::CoreModule { exports: outline.exports.clone(), carries_type: type_len.is_some() }
         }
         (None, Form::Component) => LoadError::NoHandler { exports: outline.exports.clone() },
         (Some(asked), form) => {
@@ -117,6 +123,7 @@ pub(crate) fn find(outline: &Outline, asked: Option<Interface>) -> Result<Found,
 /// A handler that is compiled and linked, by its interface.
 pub(crate) enum Ready {
     Handler(handler::Ready),
+    BatchHandler(batch::Ready),
     Run(run::Ready),
     Command(command::Ready),
 }
@@ -124,6 +131,7 @@ pub(crate) enum Ready {
 /// An instance of a handler, in a store of its own.
 pub(crate) enum Bound {
     Handler(handler::Bound),
+    BatchHandler(batch::Bound),
     Run(run::Bound),
     Command(command::Bound),
 }
@@ -135,6 +143,10 @@ impl Ready {
             Interface::Handler => {
                 let (ready, needs) = handler::Ready::new(source)?;
                 (Self::Handler(ready), needs)
+            }
+            Interface::BatchHandler => {
+                let (ready, needs) = batch::Ready::new(source)?;
+                (Self::BatchHandler(ready), needs)
             }
             Interface::Run => {
                 let (ready, needs) = run::Ready::new(source, &found.export)?;
@@ -150,6 +162,7 @@ impl Ready {
     pub(crate) fn interface(&self) -> Interface {
         match self {
             Self::Handler(_) => Interface::Handler,
+            Self::BatchHandler(_) => Interface::BatchHandler,
             Self::Run(_) => Interface::Run,
             Self::Command(_) => Interface::Command,
         }
@@ -164,6 +177,7 @@ impl Ready {
     pub(crate) async fn bind(&self, store: &mut Store<State>) -> Result<Bound, Failure> {
         let bound = match self {
             Self::Handler(handler) => handler.bind(store).await.map(Bound::Handler),
+            Self::BatchHandler(handler) => handler.bind(store).await.map(Bound::BatchHandler),
             Self::Run(run) => run.bind(store).await.map(Bound::Run),
             Self::Command(command) => command.bind(store).await.map(Bound::Command),
         };
@@ -172,12 +186,15 @@ impl Ready {
 }
 
 impl Bound {
-    /// Runs one event.
-    pub(crate) async fn call(&self, store: &mut Store<State>, invocation: Invocation) -> Result<Outcome, Failure> {
-        match self {
-            Self::Handler(handler) => handler.call(store, invocation).await,
-            Self::Run(run) => run.call(store).await,
-            Self::Command(command) => command.call(store).await,
-        }
+    /// Runs one event, or several at once, with an outcome for each; only [`Interface::BatchHandler`] takes several.
+    pub(crate) async fn call(&self, store: &mut Store<State>, work: Work) -> Result<Vec<Outcome>, Failure> {
+        let outcome = match (self, work) {
+            (Self::BatchHandler(handler), work) => return handler.call(store, work.into_deliveries()).await,
+            (_, Work::Batch { .. }) => Ok(Outcome::HostError { reason: "it handles events one by one".to_owned() }),
+            (Self::Handler(handler), Work::One(invocation)) => handler.call(store, invocation).await,
+            (Self::Run(run), Work::One(_)) => run.call(store).await,
+            (Self::Command(command), Work::One(_)) => command.call(store).await,
+        };
+        outcome.map(|outcome| vec![outcome])
     }
 }
