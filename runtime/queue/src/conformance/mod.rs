@@ -26,6 +26,7 @@ mod retention;
 mod selection;
 mod state;
 mod timing;
+mod together;
 mod transactions;
 
 use std::time::Duration;
@@ -300,6 +301,13 @@ rules! {
         a_bucket_is_free_when_its_delivery_is_over,
         a_write_that_cannot_be_done_refuses_the_settlement,
         transactions_are_serializable;
+    together:
+        deliveries_are_acked_together,
+        keys_of_all_that_are_acked_together_are_free,
+        one_stale_lease_refuses_what_is_acked_together,
+        a_refused_emit_refuses_what_is_acked_together,
+        state_commits_with_all_that_are_acked_together,
+        only_different_acks_go_together;
     log:
         a_new_queue_is_filled_from_the_log,
         everything_may_be_handled_again,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use gristmill_core::{Disposition, EntryId, Event, Outcome, Pattern, QueueName, Timestamp};
 
 use super::publish::{Publish, PublishError};
@@ -117,13 +118,26 @@ pub struct Settle {
     pub emits: Vec<Publish>,
     /// What the handler read and wrote, validated and committed if, and only if, the outcome is an ack.
     pub transaction: Option<Transaction>,
+    /// Further deliveries that are acked together with this one: all of them with the events and the transaction, in one
+    /// commit, or none. The answer is for all; [`StaleLease`](SettleReply::StaleLease) if a single one is. Only with an
+    /// ack, and each delivery once. Conflicts are counted for this one's lease.
+    pub with: Vec<Acked>,
+}
+
+/// A delivery that is acked together with another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acked {
+    /// Proof of the lease.
+    pub lease: LeaseToken,
+    /// The handler's result.
+    pub result: Option<Bytes>,
 }
 
 impl Settle {
     /// `outcome` for the delivery of `lease`, and nothing that goes with it.
     #[must_use]
     pub const fn new(lease: LeaseToken, outcome: Outcome) -> Self {
-        Self { lease, outcome, version: None, emits: Vec::new(), transaction: None }
+        Self { lease, outcome, version: None, emits: Vec::new(), transaction: None, with: Vec::new() }
     }
 }
 

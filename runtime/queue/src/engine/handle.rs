@@ -266,6 +266,7 @@ impl Engine {
             version: settle.version,
             emits: self.prepare_all(emits.collect()).into_iter().collect(),
             transaction: settle.transaction,
+            with: settle.with,
         }
     }
 
@@ -278,6 +279,22 @@ impl Engine {
             tracing::error!("the queue's writer panicked");
         }
     }
+}
+
+/// What is acked together are different deliveries, and acked.
+fn check_with(settle: &Settle) -> Result<(), QueueError> {
+    let Settle { lease, outcome, with, .. } = settle;
+    if !with.is_empty() && !matches!(outcome, Outcome::Ack { .. }) {
+        let message =
+            format!("deliveries are settled together with one whose outcome is {}: only acks can", outcome.kind());
+        return Err(QueueError::InvalidRequest(message));
+    }
+    let mut leases: Vec<_> = with.iter().map(|other| other.lease).chain([*lease]).collect();
+    leases.sort_unstable();
+    if leases.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+        return Err(QueueError::InvalidRequest("a delivery is acked together with itself".to_owned()));
+    }
+    Ok(())
 }
 
 /// An event's data, if it lives apart.
@@ -345,9 +362,11 @@ impl Queue for Engine {
 
     async fn settle(&self, batch: Vec<Settle>, confirm: Confirm) -> Result<Vec<SettleReply>, QueueError> {
         let emitted = batch.iter().flat_map(|settle| &settle.emits).map(|emit| emit.queues.len()).sum::<usize>();
-        if batch.len().saturating_add(emitted) > MAX_PUBLISH {
+        let settled = batch.iter().map(|settle| settle.with.len() + 1).sum::<usize>();
+        if settled.saturating_add(emitted) > MAX_PUBLISH {
             return Err(too_many("settle"));
         }
+        batch.iter().try_for_each(check_with)?;
         let prepared = batch.into_iter().map(|settle| self.prepare_settle(settle)).collect();
         self.call(|answer| Command::Settle(prepared, confirm, answer)).await
     }

@@ -13,7 +13,7 @@ use super::publish::{self, Admission, Prepared};
 use super::records::{DoneOrderRecord, Record};
 use super::state::State;
 use super::store::Tx;
-use crate::contract::{LeaseToken, PublishError, QueueError, SettleReply, Transaction};
+use crate::contract::{Acked, LeaseToken, PublishError, QueueError, SettleReply, Transaction};
 
 /// A settlement whose emitted events were validated and encoded outside the writer.
 pub(crate) struct PreparedSettle {
@@ -22,11 +22,13 @@ pub(crate) struct PreparedSettle {
     pub(crate) version: Option<String>,
     pub(crate) emits: Result<Vec<Prepared>, PublishError>,
     pub(crate) transaction: Option<Transaction>,
+    /// Acked together with it.
+    pub(crate) with: Vec<Acked>,
 }
 
 impl PreparedSettle {
     pub(crate) const fn new(lease: LeaseToken, outcome: Outcome) -> Self {
-        Self { lease, outcome, version: None, emits: Ok(Vec::new()), transaction: None }
+        Self { lease, outcome, version: None, emits: Ok(Vec::new()), transaction: None, with: Vec::new() }
     }
 }
 
@@ -39,6 +41,11 @@ pub(crate) fn settle(
 ) -> Result<SettleReply, QueueError> {
     let Some(lease) = state.flight.get(request.lease) else { return Ok(not_held(state, request.lease)) };
     let (queue, delivery) = (lease.queue(), request.lease.delivery);
+    for other in &request.with {
+        if state.flight.get(other.lease).is_none() {
+            return Ok(not_held(state, other.lease));
+        }
+    }
     if !matches!(request.outcome, Outcome::Ack { .. }) {
         return conclude(state, tx, delivery, (&request.outcome, request.version), now).map(SettleReply::Settled);
     }
@@ -53,7 +60,8 @@ pub(crate) fn settle(
         }
     }
     let entries: u64 = emits.iter().map(|emit| emit.targets.len() as u64 * 4 + 4).sum();
-    if state.numbers_left() <= entries + 8 {
+    let acked = request.with.len() as u64 + 1;
+    if state.numbers_left() <= entries + acked * 8 {
         return Err(QueueError::InvalidRequest("too many emitted events in one settlement".to_owned()));
     }
     let plan = match &request.transaction {
@@ -67,7 +75,11 @@ pub(crate) fn settle(
             }
         },
     };
-    let disposition = conclude(state, tx, delivery, (&request.outcome, request.version), now)?;
+    let disposition = conclude(state, tx, delivery, (&request.outcome, request.version.clone()), now)?;
+    for Acked { lease, result } in request.with {
+        state.woken.extend(state.flight.get(lease).map(Lease::queue));
+        conclude(state, tx, lease.delivery, (&Outcome::Ack { result }, request.version.clone()), now)?;
+    }
     for emit in emits {
         // One that another emit of the same settlement repeats is a duplicate, which is no reason to stop.
         if let Err(refused) = publish::publish(state, tx, emit, Admission::Emitted, now)? {
