@@ -1,6 +1,7 @@
 //! The binary, from its edges: what goes in by file, HTTP or command line, and what becomes of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers: whatever fails, fails the test")]
 
+mod batches;
 mod dead_letters;
 mod programs;
 mod publishing;

@@ -44,6 +44,18 @@ pub(crate) fn program(name: &str, guest: &str, subscribe: &str, extra: &str) -> 
     handler(name, guest, subscribe, &format!("grant = {{ emit = [\"test.*\"] }}\n{extra}"))
 }
 
+/// A handler of the guest `batcher`. `extra` is more TOML, and counts where it contradicts the short limits.
+pub(crate) fn batcher(name: &str, subscribe: &str, extra: &str) -> String {
+    let grant = "grant = { emit = [\"*\"], state = [\"counts\"] }";
+    let all = handler(name, gristmill_test_guests::BATCHER, subscribe, &format!("{grant}\n{extra}"));
+    // Of a key that is written twice, the last one.
+    let key = |line: &str| line.split(" = ").next().unwrap_or_default().to_owned();
+    let lines: Vec<_> = all.lines().collect();
+    let last = |at: usize| !lines[at + 1..].iter().any(|other| !other.is_empty() && key(other) == key(lines[at]));
+    let kept = (0..lines.len()).filter(|at| last(*at)).map(|at| lines[at].to_owned() + "\n");
+    kept.collect()
+}
+
 /// A handler of the guest `keeper`. `extra` is more TOML, the grant among it.
 pub(crate) fn keeper(name: &str, subscribe: &str, extra: &str) -> String {
     handler(name, gristmill_test_guests::KEEPER, subscribe, extra)

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use gristmill_core::Subscription;
-use gristmill_host::ImportStatus;
+use gristmill_host::{Component, ImportStatus};
 
 use crate::cli::screen::{self, Screen};
 use crate::cli::table::{Column, Table};
@@ -36,7 +36,7 @@ pub async fn check(config: &Config) -> anyhow::Result<ExitCode> {
                 loaded += 1;
                 table.row([
                     component.name().to_string(),
-                    component.interface().to_string(),
+                    interface(component),
                     component.digest().chars().take("sha256:".len() + 12).collect(),
                     subscriptions.join(", or "),
                     names.join(", "),
@@ -52,6 +52,11 @@ pub async fn check(config: &Config) -> anyhow::Result<ExitCode> {
         eprintln!("{}", block(&format!("error: {error}"), ""));
     }
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn interface(component: &Component) -> String {
+    let form = if component.is_wrapped() { " (from a core module)" } else { "" };
+    format!("{}{form}", component.interface())
 }
 
 fn describe(subscription: &Subscription) -> String {

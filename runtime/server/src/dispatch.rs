@@ -4,13 +4,15 @@
 //! itself. A stop spends no attempt: claims end first, running handlers get their grace, and what still runs then is
 //! released.
 
+mod batch;
+
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gristmill_core::{Clock, Outcome};
-use gristmill_host::{Emit, Invocation, LogLevel, LogLine, Place, Report};
+use gristmill_host::{Emit, Interface, Invocation, LogLevel, LogLine, Place, Report};
 use gristmill_queue::{
     Claim, Confirm, Delivery, Due, Extend, ExtendReply, Publish, Queue, QueueError, Settle, SettleReply,
 };
@@ -94,10 +96,10 @@ impl Dispatcher {
             };
             match claimed {
                 Ok(claimed) => {
-                    for (delivery, slot) in claimed {
+                    for (deliveries, slot) in claimed {
                         let this = self.clone();
                         running.spawn(async move {
-                            this.deliver(delivery).await;
+                            this.deliver_all(deliveries).await;
                             drop(slot);
                         });
                     }
@@ -119,15 +121,27 @@ impl Dispatcher {
         while running.join_next().await.is_some() {}
     }
 
-    /// Deliveries, each with the slot that it will run in.
-    async fn claim(&self, slots: &Arc<Semaphore>) -> Result<Vec<(Delivery, OwnedSemaphorePermit)>, QueueError> {
+    /// Deliveries, those of each call with the slot that it will run in.
+    async fn claim(&self, slots: &Arc<Semaphore>) -> Result<Vec<(Vec<Delivery>, OwnedSemaphorePermit)>, QueueError> {
         let first = slots.clone().acquire_owned().await.map_err(|_| QueueError::Closed)?;
         let mut free = vec![first];
         while let Ok(another) = slots.clone().try_acquire_owned() {
             free.push(another);
         }
-        let claim = Claim::new(self.handler.config.name.clone(), free.len()).wait(CLAIM_WAIT);
-        Ok(self.queue.claim(claim).await?.into_iter().zip(free).collect())
+        let size = self.handler.batch_size();
+        let claim = Claim::new(self.handler.config.name.clone(), free.len() * size).wait(CLAIM_WAIT);
+        let mut claimed = self.queue.claim(claim).await?.into_iter();
+        let calls = std::iter::repeat_with(|| claimed.by_ref().take(size).collect::<Vec<_>>());
+        Ok(calls.take_while(|deliveries| !deliveries.is_empty()).zip(free).collect())
+    }
+
+    async fn deliver_all(&self, deliveries: Vec<Delivery>) {
+        if self.handler.component.interface() == Interface::BatchHandler {
+            return self.deliver_batch(deliveries).await;
+        }
+        for delivery in deliveries {
+            self.deliver(delivery).await;
+        }
     }
 
     /// Runs the handler until its run counts: what it read may have been changed before it was done. That spends no
@@ -151,7 +165,8 @@ impl Dispatcher {
     /// the lease is over, or given back.
     async fn place(&self, delivery: &Delivery, lease_end: &mut Instant) -> Option<Place> {
         let limits = &self.handler.config.limits;
-        let enough = limits.timeout + SETTLE_GRACE;
+        // A lease may be as short as a time-out and the grace: half of that is for waiting.
+        let enough = limits.timeout + SETTLE_GRACE / 2;
         let mut phase = self.phase.clone();
         let mut admit = pin!(self.handler.component.admit(limits));
         loop {
@@ -191,7 +206,7 @@ impl Dispatcher {
     async fn run_once(&self, delivery: &Delivery, place: Place) -> Settled {
         debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, "delivering");
         // Held until it is settled: that is how long the queue remembers what the run is checked against.
-        let state = (!self.handler.config.grant.state.is_empty()).then(|| Arc::new(RunState::new(self.queue.clone())));
+        let state = self.run_state();
         let mut phase = self.phase.clone();
         let report = tokio::select! {
             biased;
@@ -203,6 +218,11 @@ impl Dispatcher {
             None => Settle::new(delivery.lease, Outcome::Released),
         };
         self.settle(delivery, settle).await
+    }
+
+    /// What one run sees of the state, if it may see any.
+    fn run_state(&self) -> Option<Arc<RunState>> {
+        (!self.handler.config.grant.state.is_empty()).then(|| Arc::new(RunState::new(self.queue.clone())))
     }
 
     fn invocation(&self, delivery: &Delivery, state: Option<Arc<RunState>>) -> Invocation {
@@ -223,18 +243,21 @@ impl Dispatcher {
         for line in &report.logs {
             log_line(delivery, line);
         }
-        let kind = report.outcome.kind();
-        if let Some(reason) = report.outcome.reason() {
-            debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, outcome = %kind,
-                reason = one_line(reason), "not acked");
-        }
         Settle {
-            lease: delivery.lease,
-            outcome: report.outcome,
-            version: Some(self.handler.component.digest().to_owned()),
             emits: report.emits.into_iter().map(|emit| self.route(emit)).collect(),
             transaction: state.and_then(|state| state.transaction(report.state)),
+            ..self.settlement(delivery, report.outcome)
         }
+    }
+
+    /// What became of a delivery, without effects.
+    fn settlement(&self, delivery: &Delivery, outcome: Outcome) -> Settle {
+        if let Some(reason) = outcome.reason() {
+            debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt,
+                outcome = %outcome.kind(), reason = one_line(reason), "not acked");
+        }
+        let version = Some(self.handler.component.digest().to_owned());
+        Settle { version, ..Settle::new(delivery.lease, outcome) }
     }
 
     fn route(&self, emit: Emit) -> Publish {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gristmill_core::{HandlerName, QueueName};
-use gristmill_host::{Component, Grants, Host, HostError, HostOptions, LoadError, LoadRequest, MAX_INSTANCES};
+use gristmill_host::{
+    Component, Grants, Host, HostError, HostOptions, Interface, LoadError, LoadRequest, MAX_INSTANCES,
+};
 use gristmill_queue::QueueOptions;
 
-use crate::config::{CodeCache, Config, HandlerConfig};
+use crate::config::{CodeCache, Config, DEFAULT_BATCH_SIZE, HandlerConfig};
 use crate::routing::Router;
 
 /// Places in the pool for each call that may run at once: composed components take several.
@@ -21,6 +23,17 @@ pub struct Handler {
     pub config: HandlerConfig,
     /// Its component.
     pub component: Component,
+}
+
+impl Handler {
+    /// How many deliveries one call gets at most.
+    #[must_use]
+    pub fn batch_size(&self) -> usize {
+        match self.component.interface() {
+            Interface::BatchHandler => self.config.batch_size.unwrap_or(DEFAULT_BATCH_SIZE) as usize,
+            _ => 1,
+        }
+    }
 }
 
 /// Why a handler cannot run.
@@ -45,6 +58,18 @@ pub enum HandlerError {
         path: PathBuf,
         /// Why.
         error: LoadError,
+    },
+    /// It is to get several events at once, and cannot.
+    #[error(
+        "handler `{handler}`: `batch-size` is set, but {interface} takes one event at a time\n\
+         remove `batch-size`, or build the component as a {}",
+        Interface::BatchHandler
+    )]
+    NoBatches {
+        /// The handler.
+        handler: HandlerName,
+        /// What it has instead.
+        interface: Interface,
     },
 }
 
@@ -106,6 +131,9 @@ async fn load_one(host: &Host, config: &HandlerConfig) -> Result<Handler, Handle
         instances: config.instances,
     };
     match host.load(request).await {
+        Ok(component) if config.batch_size.is_some() && component.interface() != Interface::BatchHandler => {
+            Err(HandlerError::NoBatches { handler: name, interface: component.interface() })
+        }
         Ok(component) => Ok(Handler { config: config.clone(), component }),
         Err(error) => Err(HandlerError::Load { handler: name, path, error }),
     }

@@ -13,8 +13,10 @@ use super::limits::Limits;
 use super::reader::{Entry, Reader, Table, Text};
 use super::setting::Setting;
 use super::suggest::{both, either, normal, quoted};
-use super::{HandlerConfig, Shared};
+use super::values::Allowed;
+use super::{DEFAULT_BATCH_SIZE, HandlerConfig, Shared};
 
+const BATCH_SIZE: Allowed<u32> = Allowed::within(1..=1_000, DEFAULT_BATCH_SIZE);
 const REQUIRED: [&str; 3] = ["name", "component", "subscribe"];
 const NAME: &str = "\"resize\"";
 const COMPONENT: &str = "\"plugins/resize.wasm\"";
@@ -80,6 +82,8 @@ fn one(
     });
     let subscribe = reader.setting(table, "subscribe", subscribe);
     let granted = grant::grant(reader, table);
+    let batch_size = reader
+        .setting(table, "batch-size", |reader, entry| reader.integer(entry, &BATCH_SIZE, |count| count.to_string()));
     let ordering_key = reader.setting(table, "ordering-key", ordering_key);
     let limits = Limits::read(reader, table).over(&shared.defaults);
     limits.check(reader, shared.max_event_size.as_ref(), shared.memory.as_ref());
@@ -90,6 +94,7 @@ fn one(
         interface: interface.value(),
         subscribe: subscribe.value()?,
         concurrency: limits.concurrency(),
+        batch_size: batch_size.value(),
         limits: limits.call(shared.max_event_size.as_ref().map_or(0, |size| size.value)),
         instances: limits.instances(),
         queue: limits.queue(ordering_key.value()),

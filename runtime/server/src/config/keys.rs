@@ -83,6 +83,7 @@ pub(super) const HANDLER: Keys = Keys {
         "component",
         "digest",
         "interface",
+        "batch-size",
         "subscribe",
         "grant",
         "ordering-key",

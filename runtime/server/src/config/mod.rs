@@ -210,6 +210,9 @@ pub enum DurabilityKind {
     Os,
 }
 
+/// How many deliveries a batch handler gets in one call, if nobody says it.
+pub const DEFAULT_BATCH_SIZE: u32 = 16;
+
 /// One `[[handler]]`, with `[defaults]` filled in.
 #[derive(Clone, Debug)]
 pub struct HandlerConfig {
@@ -223,8 +226,11 @@ pub struct HandlerConfig {
     pub interface: Option<Interface>,
     /// What it wants to handle; never empty.
     pub subscribe: Vec<Subscription>,
-    /// How many deliveries run at once. Default: 4.
+    /// How many calls run at once. Default: 4.
     pub concurrency: usize,
+    /// How many deliveries a batch handler gets in one call at most; others get one. Default:
+    /// [`DEFAULT_BATCH_SIZE`].
+    pub batch_size: Option<u32>,
     /// What one call may use.
     pub limits: Limits,
     /// For how many events an instance lives. Default: one.

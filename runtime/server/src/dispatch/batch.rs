@@ -1,0 +1,243 @@
+//! Batches: several deliveries in one call, as one transaction of those that are acked.
+//!
+//! No attempt is spent until it is known whose it is. What fails as a whole (a trap, a time-out, too much memory, an answer
+//! of the wrong length) runs again in halves, down to the delivery that fails by itself: one poison event costs its
+//! neighbours some runs and no attempt. Acked deliveries whose effects were discarded, because not everything in their
+//! batch was acked, run again without the others. All of that happens under the leases of the claim, which are extended
+//! where another run would not fit.
+
+use std::time::Instant;
+
+use gristmill_core::Outcome;
+use gristmill_host::{BatchDelivery, BatchInvocation, BatchOutcome, BatchReport};
+use gristmill_queue::{Acked, Delivery, Extend, ExtendReply, Publish, Settle, SettleReply, Transaction};
+use tracing::{debug, error, warn};
+
+use super::{Dispatcher, Phase, SETTLE_GRACE, log_line, pause};
+use crate::cli::text::one_line;
+
+/// Deliveries that run together, and how often in a row what they read was changed meanwhile.
+struct Round {
+    deliveries: Vec<Delivery>,
+    conflicts: u32,
+}
+
+impl Round {
+    const fn new(deliveries: Vec<Delivery>) -> Self {
+        Self { deliveries, conflicts: 0 }
+    }
+}
+
+/// What is left to do of a round.
+enum Left {
+    /// Nothing: every delivery is settled, or its lease ends by itself.
+    Nothing,
+    /// These run again, without the others.
+    Again(Vec<Delivery>),
+    /// These run again: what they read of the state has been changed.
+    Conflict(Vec<Delivery>),
+    /// It is not known which of these fails.
+    Failed(Vec<Delivery>),
+    /// One of these leases has ended, so that what the others did does not count either.
+    Stale(Vec<Delivery>),
+}
+
+/// The rounds still to come of one claim; the next is the last. All leases end at the same time.
+struct Rounds {
+    rounds: Vec<Round>,
+    leases_end: Instant,
+}
+
+impl Dispatcher {
+    /// Runs the handler until every delivery is settled.
+    pub(super) async fn deliver_batch(&self, deliveries: Vec<Delivery>) {
+        let Some(shortest) = deliveries.iter().map(|delivery| delivery.lease_for).min() else { return };
+        let leases_end = Instant::now() + shortest;
+        let mut work = Rounds { rounds: vec![Round::new(deliveries)], leases_end };
+        while let Some(round) = work.rounds.pop() {
+            let conflicts = round.conflicts;
+            match self.run_round(round.deliveries).await {
+                Left::Nothing => {}
+                Left::Again(deliveries) => work.rounds.push(Round::new(deliveries)),
+                Left::Conflict(deliveries) => {
+                    work.rounds.push(Round { deliveries, conflicts: conflicts + 1 });
+                    tokio::time::sleep(pause(conflicts + 1)).await;
+                }
+                Left::Failed(mut deliveries) => {
+                    let second = deliveries.split_off(deliveries.len() / 2);
+                    work.rounds.extend([Round::new(second), Round::new(deliveries)]);
+                }
+                Left::Stale(deliveries) => {
+                    let (tried, rounds) = (deliveries.len(), work.rounds.len() + 1);
+                    work.rounds.push(Round::new(deliveries));
+                    self.extend_all(&mut work).await;
+                    if work.rounds.len() == rounds
+                        && work.rounds.last().is_some_and(|round| round.deliveries.len() == tried)
+                    {
+                        error!(handler = %self.handler.config.name, "a lease has ended, and can be extended");
+                        work.rounds.pop();
+                    }
+                }
+            }
+            let time_left = work.leases_end.saturating_duration_since(Instant::now());
+            if !work.rounds.is_empty() && time_left < self.handler.config.limits.timeout + SETTLE_GRACE {
+                self.extend_all(&mut work).await;
+            }
+        }
+    }
+
+    /// Makes the leases of all that is left last from now as long as they did from the claim. What has ended comes back
+    /// by itself, and is left out.
+    async fn extend_all(&self, work: &mut Rounds) {
+        let all = || work.rounds.iter().flat_map(|round| &round.deliveries);
+        let Some(shortest) = all().map(|delivery| delivery.lease_for).min() else { return };
+        let extend = all().map(|delivery| Extend { lease: delivery.lease, by: delivery.lease_for }).collect();
+        let replies = match self.queue.extend(extend).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                error!(handler = %self.handler.config.name, %error, "cannot extend the leases of a batch");
+                work.rounds.clear();
+                return;
+            }
+        };
+        let mut replies = replies.into_iter();
+        for round in &mut work.rounds {
+            round.deliveries.retain(|delivery| match replies.next() {
+                Some(ExtendReply::Extended) => true,
+                reply => {
+                    warn!(handler = %delivery.queue, entry = %delivery.entry, ?reply, "the lease has ended");
+                    false
+                }
+            });
+        }
+        work.rounds.retain(|round| !round.deliveries.is_empty());
+        work.leases_end = Instant::now() + shortest;
+    }
+
+    async fn run_round(&self, batch: Vec<Delivery>) -> Left {
+        debug!(handler = %self.handler.config.name, deliveries = batch.len(), "delivering a batch");
+        // Held until it is settled, as for a single delivery.
+        let state = self.run_state();
+        let mut phase = self.phase.clone();
+        let invocation = BatchInvocation {
+            queue: self.handler.config.name.to_string(),
+            deliveries: batch.iter().map(member).collect(),
+            state: state.clone().map(|state| state as _),
+            limits: self.handler.config.limits.clone(),
+        };
+        let report = tokio::select! {
+            biased;
+            report = self.handler.component.handle_batch(invocation) => Some(report),
+            _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => None,
+        };
+        let Some(report) = report else {
+            self.settle_all(&batch, &Outcome::Released).await;
+            return Left::Nothing;
+        };
+        if let Some(first) = batch.first() {
+            report.logs.iter().for_each(|line| log_line(first, line));
+        }
+        let BatchReport { outcome, emits, state: used, discarded, .. } = report;
+        match outcome {
+            BatchOutcome::Whole(outcome) => self.failed(batch, outcome).await,
+            BatchOutcome::Each(outcomes) => {
+                let transaction = state.as_deref().and_then(|state| state.transaction(used));
+                let emits = emits.into_iter().map(|emit| self.route(emit)).collect();
+                let effects = if discarded { None } else { Some((emits, transaction)) };
+                self.conclude(batch, outcomes, effects).await
+            }
+        }
+    }
+
+    /// What the host could not do, it can do for none of them; for anything else, one may be to blame.
+    async fn failed(&self, batch: Vec<Delivery>, outcome: Outcome) -> Left {
+        if batch.len() > 1 && !matches!(outcome, Outcome::HostError { .. }) {
+            debug!(handler = %self.handler.config.name, deliveries = batch.len(), outcome = %outcome.kind(),
+                reason = outcome.reason().map(one_line).unwrap_or_default(), "a batch failed; running it again in halves");
+            return Left::Failed(batch);
+        }
+        self.settle_all(&batch, &outcome).await;
+        Left::Nothing
+    }
+
+    /// Settles every delivery by its verdict; the acked ones with the effects, unless those were discarded.
+    async fn conclude(
+        &self,
+        batch: Vec<Delivery>,
+        outcomes: Vec<Outcome>,
+        effects: Option<(Vec<Publish>, Option<Transaction>)>,
+    ) -> Left {
+        let mut acked = Vec::new();
+        for (delivery, outcome) in batch.into_iter().zip(outcomes) {
+            match outcome {
+                Outcome::Ack { result } => acked.push((delivery, result)),
+                other => {
+                    self.settle(&delivery, self.settlement(&delivery, other)).await;
+                }
+            }
+        }
+        let (acked, results): (Vec<_>, Vec<_>) = acked.into_iter().unzip();
+        let Some((emits, transaction)) = effects else {
+            debug!(handler = %self.handler.config.name, deliveries = acked.len(),
+                "not all of a batch was acked: its effects are discarded, and the acked deliveries run again");
+            return Left::Again(acked);
+        };
+        let mut each = acked.iter().zip(results);
+        let Some((first, result)) = each.next() else { return Left::Nothing };
+        let with = each.map(|(other, result)| Acked { lease: other.lease, result }).collect();
+        let settle = Settle { emits, transaction, with, ..self.settlement(first, Outcome::Ack { result }) };
+        self.settle_together(acked, settle).await
+    }
+
+    async fn settle_together(&self, acked: Vec<Delivery>, settle: Settle) -> Left {
+        match self.settle_one(settle).await {
+            Ok(SettleReply::Settled(_)) => {
+                let now = self.clock.now();
+                for delivery in &acked {
+                    self.latencies.record(&delivery.queue, now.since(delivery.enqueued_at));
+                }
+            }
+            Ok(SettleReply::Conflict) => return Left::Conflict(acked),
+            Ok(SettleReply::StaleLease) => return Left::Stale(acked),
+            Ok(SettleReply::Unknown) => {
+                error!(handler = %self.handler.config.name, "the engine does not know its own leases");
+            }
+            Ok(SettleReply::Refused(refused)) => {
+                let reason = format!("an emitted event cannot be published: {refused}");
+                return self.refused(acked, reason).await;
+            }
+            Ok(SettleReply::StateRefused(refused)) => {
+                let reason = format!("a write to the state cannot be done: {refused}");
+                return self.refused(acked, reason).await;
+            }
+            // The leases end by themselves, and the entries come back.
+            Err(error) => error!(handler = %self.handler.config.name, %error, "cannot settle a batch"),
+        }
+        Left::Nothing
+    }
+
+    /// Whose effects cannot be done is not known either.
+    async fn refused(&self, acked: Vec<Delivery>, reason: String) -> Left {
+        if acked.len() > 1 {
+            return Left::Failed(acked);
+        }
+        self.settle_all(&acked, &Outcome::HostError { reason }).await;
+        Left::Nothing
+    }
+
+    async fn settle_all(&self, batch: &[Delivery], outcome: &Outcome) {
+        for delivery in batch {
+            self.settle(delivery, self.settlement(delivery, outcome.clone())).await;
+        }
+    }
+}
+
+fn member(delivery: &Delivery) -> BatchDelivery {
+    BatchDelivery {
+        delivery_id: delivery.entry.to_string(),
+        attempt: delivery.attempt,
+        max_attempts: delivery.max_attempts,
+        enqueued_at: delivery.enqueued_at,
+        event: delivery.event.clone(),
+    }
+}
