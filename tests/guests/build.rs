@@ -50,7 +50,13 @@ fn build() -> Result<(), String> {
     for (directory, names) in [
         (
             components.join("examples"),
-            &[("acker", "acker"), ("actor", "actor"), ("batcher", "batcher"), ("keeper", "keeper")][..],
+            &[
+                ("acker", "acker"),
+                ("actor", "actor"),
+                ("batcher", "batcher"),
+                ("keeper", "keeper"),
+                ("messenger", "messenger"),
+            ][..],
         ),
         (modules.join("examples"), &[("acker", "acker_module"), ("actor", "actor_module")]),
         (

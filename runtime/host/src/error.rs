@@ -7,6 +7,9 @@ use crate::provided;
 
 /// The interface that needs an `emit` grant.
 pub(crate) const EMITTER: &str = "gristmill:events/emitter";
+/// How the name of the interface begins that does nothing without an `emit` grant. Worlds list it for handlers that only
+/// receive, so that it is not asked for.
+pub(crate) const PRODUCER: &str = "wasi:messaging/producer@";
 /// How the names of the interfaces begin that need a `state` grant.
 pub(crate) const KEYVALUE: &str = "wasi:keyvalue/";
 
@@ -233,7 +236,9 @@ fn no_handler_advice(exports: &[String]) -> String {
         "it was built against another version of gristmill:events: build it against 0.1.0".to_owned()
     } else if exports_any(&["wasi:cli/run@"]) {
         "it was built against another version of WASI: build it against 0.2".to_owned()
-    } else if exports_any(&["wasi:http/", "wasi:messaging/"]) {
+    } else if exports_any(&["wasi:messaging/"]) {
+        "it was built against another version of wasi:messaging: build it against 0.2.0-draft".to_owned()
+    } else if exports_any(&["wasi:http/"]) {
         "this version of Gristmill does not run what it exports: implement the world `event-handler` of gristmill:events"
             .to_owned()
     } else {

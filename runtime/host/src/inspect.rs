@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use wasmparser::{CanonicalFunction, CanonicalOption, ComponentTypeRef, Parser, Payload, TypeBounds};
 
-use crate::error::{EMITTER, KEYVALUE, LoadError};
+use crate::error::{EMITTER, KEYVALUE, LoadError, PRODUCER};
 use crate::interfaces::Interface;
 use crate::options::Grants;
 use crate::provided::{self, ImportStatus, PREVIEW1};
@@ -78,6 +78,9 @@ pub(crate) fn expect_imports(
         match provided::status(&name) {
             Some(_) if interface.is_program() && name.starts_with("wasi:cli/stdin@") => {
                 known.push(Import { name, status: ImportStatus::Provided });
+            }
+            Some(_) if grants.emit.is_empty() && name.starts_with(PRODUCER) => {
+                known.push(Import { name, status: ImportStatus::Powerless });
             }
             Some(status) => known.push(Import { name, status }),
             None => unknown.push(name),

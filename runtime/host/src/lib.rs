@@ -87,6 +87,7 @@ mod ledger;
 mod live;
 mod log;
 mod memory;
+mod messaging;
 mod options;
 mod outbox;
 mod outcome;

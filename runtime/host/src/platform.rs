@@ -7,6 +7,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::bindings::EventHost;
 use crate::keyvalue;
+use crate::messaging;
 use crate::options::HostOptions;
 use crate::provided::PREVIEW1;
 use crate::state::State;
@@ -59,6 +60,7 @@ fn linker(engine: &Engine, model: Model) -> wasmtime::Result<Linker<State>> {
     }
     EventHost::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     keyvalue::link(&mut linker)?;
+    messaging::link(&mut linker)?;
     Ok(linker)
 }
 

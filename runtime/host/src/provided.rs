@@ -32,6 +32,8 @@ pub(crate) const PROVIDED: &[Provided] = {
         interfaces("wasi:logging", "0.1.0-draft", Works, &["logging"]),
         interfaces("wasi:keyvalue", "0.2.0-draft", Works, &["store", "atomics", "batch"]),
         interfaces("wasi:keyvalue", "0.2.0-draft2", Works, &["store", "atomics", "batch"]),
+        interfaces("wasi:messaging", "0.2.0-draft", Works, &["types", "producer"]),
+        interfaces("wasi:messaging", "0.2.0-draft", Powerless, &["request-reply"]),
         interfaces("wasi:io", WASI, Works, &["error", "poll", "streams"]),
         interfaces("wasi:clocks", WASI, Works, &["monotonic-clock", "wall-clock"]),
         interfaces("wasi:random", WASI, Works, &["random", "insecure", "insecure-seed"]),

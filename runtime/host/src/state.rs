@@ -15,6 +15,7 @@ use crate::ledger::CallMeter;
 use crate::live::Call;
 use crate::log::Stream;
 use crate::memory::MemoryMeter;
+use crate::messaging::Held;
 use crate::options::Limits;
 use crate::outbox::{Outbox, Parent};
 use crate::stdio::{Output, SharedLog, Stdio};
@@ -23,7 +24,7 @@ use crate::stdio::{Output, SharedLog, Stdio};
 pub(crate) struct State {
     /// Of components as well: preview 1 keeps nothing but the numbers of open files beside what they use.
     wasi: WasiP1Ctx,
-    /// Handles of buckets.
+    /// Handles of buckets and of messages.
     pub(crate) table: ResourceTable,
     pub(crate) identity: Arc<Identity>,
     /// `None`: so far away that there is none.
@@ -36,6 +37,7 @@ pub(crate) struct State {
     pub(crate) output: Option<Output>,
     pub(crate) outbox: Outbox,
     pub(crate) overlay: Overlay,
+    pub(crate) messages: Held,
 }
 
 impl State {
@@ -67,6 +69,7 @@ impl State {
             output,
             outbox: Outbox::new(Parent::default(), limits),
             overlay: Overlay::new(None, limits),
+            messages: Held::new(limits),
         }
     }
 

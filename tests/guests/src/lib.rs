@@ -19,6 +19,8 @@ pub const ACTOR_MODULE: &str = "actor_module";
 pub const BATCHER: &str = "batcher";
 /// Does to the state what the event's data says: see `components/examples/keeper.rs`.
 pub const KEEPER: &str = "keeper";
+/// Handles messages: see the table in `components/examples/messenger.rs`.
+pub const MESSENGER: &str = "messenger";
 /// The plugin that logs every event.
 pub const PLUGIN_LOG: &str = "gristmill_plugin_log";
 /// The quickstart's handler of orders.
@@ -30,13 +32,14 @@ pub const PROGRAM_COMPONENT: &str = "program_component";
 /// The same program as a core module, for WASI preview 1.
 pub const PROGRAM_MODULE: &str = "program_module";
 /// Every guest.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 12] = [
     ACKER,
     ACTOR,
     ACKER_MODULE,
     ACTOR_MODULE,
     BATCHER,
     KEEPER,
+    MESSENGER,
     PLUGIN_LOG,
     QUICKSTART_ORDERS,
     QUICKSTART_RECEIPTS,
@@ -80,13 +83,15 @@ mod tests {
     }
 
     #[test]
-    fn only_guests_that_emit_import_the_emitter() {
+    fn only_components_that_emit_import_the_emitter() {
         let emits = |name| {
             let import = b"gristmill:events/emitter@0.1.0";
             bytes(name).windows(import.len()).any(|window| window == import)
         };
-        let emitting: Vec<_> = ALL.into_iter().filter(|name| emits(*name)).collect();
-        assert_eq!(emitting, [ACTOR, ACTOR_MODULE, BATCHER, QUICKSTART_ORDERS]);
+        // What a module is to become may import more than it will.
+        let components = ALL.into_iter().filter(|name| !name.ends_with("_module"));
+        let emitting: Vec<_> = components.filter(|name| emits(name)).collect();
+        assert_eq!(emitting, [ACTOR, BATCHER, QUICKSTART_ORDERS]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub(crate) mod batch;
 mod command;
 mod handler;
+mod messaging;
 mod program;
 mod run;
 
@@ -31,6 +32,8 @@ pub enum Interface {
     Handler,
     /// `gristmill:events/batch-handler`: several events, a verdict for each.
     BatchHandler,
+    /// `wasi:messaging/incoming-handler`: the event as a message.
+    Messaging,
     /// `wasi:cli/run` of WASI 0.2: a program. The event is on stdin, emitted events come from stdout, and the exit
     /// status is the verdict.
     Run,
@@ -40,7 +43,7 @@ pub enum Interface {
 
 impl Interface {
     /// All of them. Where a component has several, the first is taken.
-    pub const ALL: [Self; 4] = [Self::Handler, Self::BatchHandler, Self::Run, Self::Command];
+    pub const ALL: [Self; 5] = [Self::Handler, Self::BatchHandler, Self::Messaging, Self::Run, Self::Command];
 
     /// Its name in configuration.
     #[must_use]
@@ -48,6 +51,7 @@ impl Interface {
         match self {
             Self::Handler => "gristmill:events/handler",
             Self::BatchHandler => "gristmill:events/batch-handler",
+            Self::Messaging => "wasi:messaging/incoming-handler",
             Self::Run => "wasi:cli/run",
             Self::Command => "wasi-preview1-command",
         }
@@ -63,6 +67,7 @@ impl Interface {
         match self {
             Self::Handler => handler::export(outline),
             Self::BatchHandler => batch::export(outline),
+            Self::Messaging => messaging::export(outline),
             Self::Run => run::export(outline),
             Self::Command => command::export(outline),
         }
@@ -75,6 +80,7 @@ impl fmt::Display for Interface {
         f.pad(match self {
             Self::Handler => handler::NAME,
             Self::BatchHandler => batch::NAME,
+            Self::Messaging => messaging::NAME,
             Self::Run => run::NAME,
             Self::Command => command::NAME,
         })
@@ -124,6 +130,7 @@ pub(crate) fn find(outline: &Outline, asked: Option<Interface>) -> Result<Found,
 pub(crate) enum Ready {
     Handler(handler::Ready),
     BatchHandler(batch::Ready),
+    Messaging(messaging::Ready),
     Run(run::Ready),
     Command(command::Ready),
 }
@@ -132,6 +139,7 @@ pub(crate) enum Ready {
 pub(crate) enum Bound {
     Handler(handler::Bound),
     BatchHandler(batch::Bound),
+    Messaging(messaging::Bound),
     Run(run::Bound),
     Command(command::Bound),
 }
@@ -148,6 +156,10 @@ impl Ready {
                 let (ready, needs) = batch::Ready::new(source)?;
                 (Self::BatchHandler(ready), needs)
             }
+            Interface::Messaging => {
+                let (ready, needs) = messaging::Ready::new(source)?;
+                (Self::Messaging(ready), needs)
+            }
             Interface::Run => {
                 let (ready, needs) = run::Ready::new(source, &found.export)?;
                 (Self::Run(ready), needs)
@@ -163,6 +175,7 @@ impl Ready {
         match self {
             Self::Handler(_) => Interface::Handler,
             Self::BatchHandler(_) => Interface::BatchHandler,
+            Self::Messaging(_) => Interface::Messaging,
             Self::Run(_) => Interface::Run,
             Self::Command(_) => Interface::Command,
         }
@@ -178,6 +191,7 @@ impl Ready {
         let bound = match self {
             Self::Handler(handler) => handler.bind(store).await.map(Bound::Handler),
             Self::BatchHandler(handler) => handler.bind(store).await.map(Bound::BatchHandler),
+            Self::Messaging(handler) => handler.bind(store).await.map(Bound::Messaging),
             Self::Run(run) => run.bind(store).await.map(Bound::Run),
             Self::Command(command) => command.bind(store).await.map(Bound::Command),
         };
@@ -192,6 +206,7 @@ impl Bound {
             (Self::BatchHandler(handler), work) => return handler.call(store, work.into_deliveries()).await,
             (_, Work::Batch { .. }) => Ok(Outcome::HostError { reason: "it handles events one by one".to_owned() }),
             (Self::Handler(handler), Work::One(invocation)) => handler.call(store, invocation).await,
+            (Self::Messaging(handler), Work::One(invocation)) => handler.call(store, invocation).await,
             (Self::Run(run), Work::One(_)) => run.call(store).await,
             (Self::Command(command), Work::One(_)) => command.call(store).await,
         };
