@@ -24,5 +24,5 @@ mod generated {
     });
 }
 
-pub(crate) use self::generated::MessagingPre, Messaging;
 pub(crate) use self::generated::wasi::messaging::{producer, request_reply, types};
+pub(crate) use self::generated::{Messaging, MessagingPre};
