@@ -66,7 +66,7 @@ async fn deliveries_come_together_and_in_order() {
     let report = component.handle_batch(batch(&["batch.ack"; 3])).await;
     let place = |at| Outcome::Ack { result: Some(format!(r#"{{"of":3,"at":{at}}}"#).into()) };
     assert_eq!(report.outcome, BatchOutcome::Each([0, 1, 2].map(place).into()));
-    assert!(report.peak_memory > 0 && !report.discarded);
+    assert!(report.ledger.peak_memory > 0 && !report.discarded);
 }
 
 #[tokio::test]
