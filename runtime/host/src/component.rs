@@ -17,6 +17,7 @@ use crate::interfaces::{self, Interface, Ready};
 use crate::options::{Grants, Instances};
 use crate::platform::{Model, Platform};
 use crate::reuse::Shelf;
+use crate::surroundings::Surroundings;
 
 /// What to load, and what it may do.
 #[derive(Clone, Debug)]
@@ -71,8 +72,13 @@ impl Host {
     pub async fn load(&self, request: LoadRequest) -> Result<Component, LoadError> {
         let host = self.clone();
         let load = move || Component::load(host, request);
-        tokio::task::spawn_blocking(load).await.map_err(|_| LoadError::Interrupted)?
+        tokio::task::spawn_blocking(load).await.map_err(not_loaded)?
     }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+fn not_loaded(error: tokio::task::JoinError) -> LoadError {
+    if error.is_panic() { LoadError::Fault } else { LoadError::Interrupted }
 }
 
 impl Component {
@@ -96,6 +102,7 @@ impl Component {
         let outline = if is_wrapped { Outline::read(&bytes)? } else { outline };
         let found = interfaces::find(&outline, asked)?;
         let imports = inspect::expect_imports(&outline, found.interface, &grants)?;
+        let surroundings = Surroundings::new(&grants)?;
         let model = if outline.is_async { Model::Async } else { Model::Plain };
         let platform = host.platform(model).map_err(LoadError::Engine)?;
         let started = Instant::now();
@@ -105,7 +112,7 @@ impl Component {
         let (ready, needs) = Ready::new(&source, &found)?;
         let (compile_time, is_cached) = (started.elapsed(), source.was_cached());
         let permits = needs.permits(host.options().instances)?;
-        let identity = Arc::new(Identity { name, digest, grants });
+        let identity = Arc::new(Identity { name, digest, grants, surroundings });
         // A program ends with its event.
         let shelf = Shelf::new(if ready.interface().is_program() { Instances::Fresh } else { instances });
         host.shelves().add(&shelf);

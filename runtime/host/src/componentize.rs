@@ -38,7 +38,7 @@ pub(crate) fn wrapped<'b>(
     match catch_unwind(AssertUnwindSafe(|| encode(bytes, outline))) {
         Ok(Ok(component)) => Ok(Cow::Owned(component)),
         Ok(Err(reason)) => Err(refused(&reason)),
-        Err(_) => Err(refused("its type and its code contradict each other in a way that nobody foresaw")),
+        Err(_) => Err(refused("its type is damaged, or says what no WIT can say")),
     }
 }
 
