@@ -3,6 +3,7 @@
 
 mod batches;
 mod dead_letters;
+mod messages;
 mod programs;
 mod publishing;
 mod rig;

@@ -56,6 +56,11 @@ pub(crate) fn batcher(name: &str, subscribe: &str, extra: &str) -> String {
     kept.collect()
 }
 
+/// A handler of the guest `messenger`, with short limits.
+pub(crate) fn messenger(name: &str, subscribe: &str) -> String {
+    handler(name, gristmill_test_guests::MESSENGER, subscribe, "grant = { emit = [\"test.*\"] }")
+}
+
 /// A handler of the guest `keeper`. `extra` is more TOML, the grant among it.
 pub(crate) fn keeper(name: &str, subscribe: &str, extra: &str) -> String {
     handler(name, gristmill_test_guests::KEEPER, subscribe, extra)
