@@ -46,7 +46,8 @@ pub use verify::*;
 ///    process; all three can be listed and counted. A store that has lost synced commits refuses to open.
 /// 3. **One commit per verdict.** What a settlement does (the ack, the events emitted with it, its state writes, the
 ///    stored result) commits as a whole or not at all. A [`Transaction`] is serializable: the keys and prefixes that it
-///    read on its snapshot must be unchanged when it commits.
+///    read on its snapshot must be unchanged when it commits. Several deliveries may be acked [`with`](Settle::with) one
+///    such settlement: all of them, or none.
 /// 4. **Fenced.** Settling and extending take the lease token of the delivery. No token, number or position is ever
 ///    issued twice. A stale token changes nothing, is answered by [`SettleReply::StaleLease`], and is counted.
 /// 5. **Attempts end.** An attempt counts when it is claimed. Failures, expired and lost leases come back after a
