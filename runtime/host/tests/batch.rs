@@ -11,15 +11,16 @@ use std::time::Duration;
 use gristmill_core::event::{HOPS_EXTENSION, MAX_HOPS};
 use gristmill_core::{Event, Outcome, OutcomeKind, Pattern, Timestamp};
 use gristmill_host::{
-    BatchDelivery, BatchInvocation, BatchOutcome, BatchReport, Component, Grants, Interface, Invocation, Limits,
-    LoadRequest,
+    BatchDelivery, BatchInvocation, BatchOutcome, BatchReport, Component, Interface, Invocation, Limits,
 };
 use gristmill_test_guests::{ACKER, BATCHER, bytes};
 use support::{host, invocation, request};
 
 async fn batcher() -> Component {
-    let grants = Grants { emit: vec![Pattern::new("*")], state: vec!["counts".parse().unwrap()], ..Grants::default() };
-    host(4).load(LoadRequest { grants, ..request(bytes(BATCHER)) }).await.unwrap()
+    let mut request = request(bytes(BATCHER));
+    request.grants.emit = vec![Pattern::new("*")];
+    request.grants.state = vec!["counts".parse().unwrap()];
+    host(4).load(request).await.unwrap()
 }
 
 /// One delivery for each type; their ids are `e1` and so on.

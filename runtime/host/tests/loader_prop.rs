@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gristmill_core::{Outcome, Pattern};
-use gristmill_host::{Component, Grants, Host, ImportStatus, Interface, LoadError, LoadRequest};
+use gristmill_host::{Component, Host, ImportStatus, Interface, LoadError, LoadRequest};
 use gristmill_test_guests::{ACKER_MODULE, BATCHER, MESSENGER};
 use proptest::prelude::*;
 use support::{Guest, host, invocation, request};
@@ -24,9 +24,11 @@ static RUNTIME: LazyLock<Runtime> =
 static HOST: LazyLock<Host> = LazyLock::new(|| host(2));
 
 fn load_as(bytes: Bytes, interface: Option<Interface>) -> Result<Component, LoadError> {
-    let grants = Grants { emit: vec![Pattern::new("*")], state: vec!["counts".parse().unwrap()], ..Grants::default() };
+    let mut request = LoadRequest { interface, ..request(bytes) };
+    request.grants.emit = vec![Pattern::new("*")];
+    request.grants.state = vec!["counts".parse().unwrap()];
     let started = Instant::now();
-    let loaded = RUNTIME.block_on(HOST.load(LoadRequest { grants, interface, ..request(bytes) }));
+    let loaded = RUNTIME.block_on(HOST.load(request));
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
     assert!(!matches!(loaded, Err(LoadError::Fault | LoadError::Interrupted)), "it panicked");
     loaded
