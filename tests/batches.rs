@@ -115,6 +115,20 @@ fn only_the_poison_event_spends_attempts() {
 }
 
 #[test]
+fn leases_last_as_long_as_the_halves_take() {
+    // Four runs of half a second until it is known who sleeps.
+    let deployment = one_batcher("timeout = \"500ms\"\nlease = \"1500ms\"\nmax-attempts = 1");
+    let types =
+        ["batch.sleep", "batch.ack", "batch.emit", "batch.ack", "batch.ack", "batch.ack", "batch.ack", "batch.ack"];
+    let running = after(&deployment, &types);
+    assert_eq!(outcomes(&running.entry("batcher", "dead", "1")), ["timeout"]);
+    for id in ["2", "3", "4", "5", "6", "7", "8"] {
+        assert_eq!(outcomes(&done(&running, id)), ["ack"], "{id}");
+    }
+    assert_eq!(made_for(&running), ["3"]);
+}
+
+#[test]
 fn a_batch_that_needs_too_much_memory_is_handled_in_parts() {
     let deployment = one_batcher("memory = \"12MiB\"");
     let running = after(&deployment, &["batch.alloc"; 4]);
