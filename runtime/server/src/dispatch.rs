@@ -22,6 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::cli::text::one_line;
 use crate::latency::Latencies;
+use crate::postmortem;
 use crate::registry::Handler;
 use crate::routing::Router;
 use crate::state::RunState;
@@ -243,7 +244,9 @@ impl Dispatcher {
         for line in &report.logs {
             log_line(delivery, line);
         }
+        let postmortem = postmortem::of(&report.outcome, &report.ledger, &report.logs);
         Settle {
+            postmortem,
             emits: report.emits.into_iter().map(|emit| self.route(emit)).collect(),
             transaction: state.and_then(|state| state.transaction(report.state)),
             ..self.settlement(delivery, report.outcome)

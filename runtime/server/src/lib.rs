@@ -23,6 +23,7 @@ pub mod http;
 pub mod invoke;
 pub mod latency;
 pub mod offline;
+mod postmortem;
 pub mod progress;
 pub mod publishing;
 pub mod registry;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gristmill_core::{EntryId, Outcome, QueueName, State};
+use gristmill_core::{EntryId, LastLine, Outcome, Postmortem, QueueName, State};
 
 use super::Rig;
 use super::bench::{Bench, ack, event};
@@ -34,6 +34,26 @@ pub async fn a_dead_letter_keeps_reason_version_and_history(rig: impl Rig) {
     assert_eq!(last.version.as_deref(), Some("sha256:5"));
     let listed = bench.rig.queue().list(list(&bench.name, State::Dead, 10, None)).await.unwrap();
     assert_eq!(listed.entries, [dead]);
+}
+
+/// What the last delivery cost and said stays with the dead letter it made, and only then.
+pub async fn a_dead_letter_keeps_its_postmortem(rig: impl Rig) {
+    let bench = Bench::new(rig).await;
+    let [retried, dead] = <[_; 2]>::try_from(bench.publish(&["1", "2"]).await).unwrap();
+    let line = LastLine { level: "warn".into(), context: "stderr".into(), message: "no \u{1b}".into() };
+    let postmortem = Some(Box::new(Postmortem { host_calls: 7, ..Postmortem::default() }.with_log([line])));
+    for outcome in [trap(), Outcome::Reject { reason: "never".into() }] {
+        let delivery = bench.claim_one().await;
+        let postmortem = postmortem.clone();
+        bench.settle_with(Settle { postmortem, ..Settle::new(delivery.lease, outcome) }).await;
+    }
+    let queue = bench.rig.queue();
+    assert_eq!(queue.get(retried).await.unwrap().unwrap().postmortem, None);
+    assert_eq!(queue.get(dead.clone()).await.unwrap().unwrap().postmortem, postmortem);
+    // It outlives a redrive, until there is another.
+    let redriven = bench.act(Action::Redrive, Selection::Entries(vec![dead.clone()])).await;
+    assert_eq!(redriven.replies, [ActReply::Done]);
+    assert_eq!(queue.get(dead).await.unwrap().unwrap().postmortem, postmortem);
 }
 
 /// A leased entry says when it was claimed, wherever it is looked at.

@@ -151,6 +151,7 @@ rules! {
         counts_are_right_after_a_reopen;
     inspection:
         a_dead_letter_keeps_reason_version_and_history,
+        a_dead_letter_keeps_its_postmortem,
         a_leased_entry_says_when_it_was_claimed,
         redrive_counts_attempts_anew_and_keeps_the_history,
         lists_are_complete_in_pages_of_any_size,

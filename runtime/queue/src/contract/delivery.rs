@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gristmill_core::{Disposition, EntryId, Event, Outcome, Pattern, QueueName, Timestamp};
+use gristmill_core::{Disposition, EntryId, Event, Outcome, Pattern, Postmortem, QueueName, Timestamp};
 
 use super::publish::{Publish, PublishError};
 use super::state::{StateError, Transaction};
@@ -113,6 +113,8 @@ pub struct Settle {
     pub outcome: Outcome,
     /// Which version of the handler it was: the component's digest. For the history.
     pub version: Option<String>,
+    /// What it cost and said: kept with the entry if this makes it a dead letter.
+    pub postmortem: Option<Box<Postmortem>>,
     /// Events that are published if, and only if, the outcome is an ack. One without a queue is dropped. They are
     /// admitted above the limits of their queues, so that a handler cannot lock itself out; duplicates are looked for.
     pub emits: Vec<Publish>,
@@ -137,7 +139,7 @@ impl Settle {
     /// `outcome` for the delivery of `lease`, and nothing that goes with it.
     #[must_use]
     pub const fn new(lease: LeaseToken, outcome: Outcome) -> Self {
-        Self { lease, outcome, version: None, emits: Vec::new(), transaction: None, with: Vec::new() }
+        Self { lease, outcome, version: None, postmortem: None, emits: Vec::new(), transaction: None, with: Vec::new() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gristmill_core::{Attempt, EntryId, Event, History, QueueName, State, Timestamp};
+use gristmill_core::{Attempt, EntryId, Event, History, Postmortem, QueueName, State, Timestamp};
 
 use super::QueueError;
 
@@ -197,6 +197,8 @@ pub struct Entry {
     pub event: Arc<Event>,
     /// Attempts that have ended.
     pub history: History,
+    /// What the delivery cost and said that made it a dead letter last, if whoever settled it knew.
+    pub postmortem: Option<Box<Postmortem>>,
     /// What the handler returned with its ack.
     pub result: Option<Bytes>,
 }

@@ -264,6 +264,7 @@ impl Engine {
             lease: settle.lease,
             outcome: settle.outcome,
             version: settle.version,
+            postmortem: settle.postmortem,
             emits: self.prepare_all(emits.collect()).into_iter().collect(),
             transaction: settle.transaction,
             with: settle.with,

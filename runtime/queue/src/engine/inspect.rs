@@ -201,6 +201,7 @@ impl Reading<'_> {
             enqueued_at: found.record.enqueued_at,
             at: found.record.at,
             event: Arc::new(found.record.event.decode(body).unwrap_or_else(|_| unreadable())),
+            postmortem: found.past.postmortem,
             history: found.past.history,
             result: found.result,
         })

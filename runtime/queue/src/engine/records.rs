@@ -6,7 +6,7 @@
 //! by hand in [`super::entry`], because they move more often than they are looked into.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use gristmill_core::{History, Timestamp};
+use gristmill_core::{History, Postmortem, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::entry::EntryRecord;
@@ -324,6 +324,8 @@ pub(crate) struct Past {
     pub(crate) history: History,
     /// When it was redriven last; `None`: never.
     pub(crate) redriven_at: Option<Timestamp>,
+    /// Of the delivery that made it a dead letter last.
+    pub(crate) postmortem: Option<Box<Postmortem>>,
     /// It has its ordering key for itself, even while it is scheduled or dead.
     pub(crate) holds_key: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gristmill_core::{Attempt, Disposition, Outcome};
+use gristmill_core::{Attempt, Disposition, Outcome, Postmortem};
 
 use super::Now;
 use super::flight::Lease;
@@ -20,6 +20,7 @@ pub(crate) struct PreparedSettle {
     pub(crate) lease: LeaseToken,
     pub(crate) outcome: Outcome,
     pub(crate) version: Option<String>,
+    pub(crate) postmortem: Option<Box<Postmortem>>,
     pub(crate) emits: Result<Vec<Prepared>, PublishError>,
     pub(crate) transaction: Option<Transaction>,
     /// Acked together with it.
@@ -28,7 +29,15 @@ pub(crate) struct PreparedSettle {
 
 impl PreparedSettle {
     pub(crate) const fn new(lease: LeaseToken, outcome: Outcome) -> Self {
-        Self { lease, outcome, version: None, emits: Ok(Vec::new()), transaction: None, with: Vec::new() }
+        Self {
+            lease,
+            outcome,
+            version: None,
+            postmortem: None,
+            emits: Ok(Vec::new()),
+            transaction: None,
+            with: Vec::new(),
+        }
     }
 }
 
@@ -47,7 +56,8 @@ pub(crate) fn settle(
         }
     }
     if !matches!(request.outcome, Outcome::Ack { .. }) {
-        return conclude(state, tx, delivery, (&request.outcome, request.version), now).map(SettleReply::Settled);
+        let ending = Ending { version: request.version, postmortem: request.postmortem };
+        return conclude(state, tx, delivery, (&request.outcome, ending), now).map(SettleReply::Settled);
     }
     let emits = match request.emits {
         Ok(emits) => emits,
@@ -75,10 +85,10 @@ pub(crate) fn settle(
             }
         },
     };
-    let disposition = conclude(state, tx, delivery, (&request.outcome, request.version.clone()), now)?;
+    let disposition = conclude(state, tx, delivery, (&request.outcome, Ending::of(request.version.clone())), now)?;
     for Acked { lease, result } in request.with {
         state.woken.extend(state.flight.get(lease).map(Lease::queue));
-        conclude(state, tx, lease.delivery, (&Outcome::Ack { result }, request.version.clone()), now)?;
+        conclude(state, tx, lease.delivery, (&Outcome::Ack { result }, Ending::of(request.version.clone())), now)?;
     }
     for emit in emits {
         // One that another emit of the same settlement repeats is a duplicate, which is no reason to stop.
@@ -106,14 +116,28 @@ fn conflicted(state: &mut State, token: LeaseToken, transaction: &Transaction) {
     }
 }
 
+/// What is kept of a delivery besides its outcome.
+#[derive(Default)]
+pub(crate) struct Ending {
+    pub(crate) version: Option<String>,
+    pub(crate) postmortem: Option<Box<Postmortem>>,
+}
+
+impl Ending {
+    fn of(version: Option<String>) -> Self {
+        Self { version, postmortem: None }
+    }
+}
+
 /// Ends a delivery with `outcome`, by the queue's retry policy. Also for leases that expired or were lost.
 pub(crate) fn conclude(
     state: &mut State,
     tx: &mut Tx<'_>,
     delivery: u64,
-    (outcome, version): (&Outcome, Option<String>),
+    (outcome, ending): (&Outcome, Ending),
     now: Now,
 ) -> Result<Disposition, QueueError> {
+    let Ending { version, postmortem } = ending;
     let is_alone = state.lost_in_flight == Some(delivery);
     let Some(lease) = state.remove_lease(tx, delivery) else {
         return Err(QueueError::Corrupt(format!("delivery {delivery} is missing")));
@@ -150,6 +174,7 @@ pub(crate) fn conclude(
         }
         Disposition::DeadLetter => {
             hand.past.attempts = attempt;
+            hand.past.postmortem = postmortem;
             moves::put_dead(state, tx, hand, now)?;
         }
         Disposition::Release => moves::put_ready(state, tx, hand, back, now)?,
@@ -161,6 +186,7 @@ pub(crate) fn conclude(
             if let Some(max_age) = exceeded_age(state, &hand, delay, now)? {
                 let reason = format!("the next attempt would begin after the maximum age of {max_age:?}");
                 moves::note(&mut hand.past, &Outcome::MaxAge { reason }, now);
+                hand.past.postmortem = postmortem;
                 moves::put_dead(state, tx, hand, now)?;
                 disposition = Disposition::DeadLetter;
             } else {

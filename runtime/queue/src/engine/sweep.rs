@@ -16,7 +16,7 @@ use super::ordering;
 use super::page::{self, Wanted};
 use super::read::{self, Found};
 use super::records::TimerRecord;
-use super::settle::conclude;
+use super::settle::{Ending, conclude};
 use super::state::State;
 use super::store::{Tx, View, try_scan};
 use crate::contract::{Holder, QueueError, Retention};
@@ -67,7 +67,7 @@ pub(crate) fn expire(state: &mut State, tx: &mut Tx<'_>, now: Now) -> Result<Pro
 
 /// Ends a lease by itself. One whose entry cannot be read is given up: it must not hold up the others.
 fn end(state: &mut State, tx: &mut Tx<'_>, delivery: u64, outcome: &Outcome, now: Now) -> Result<(), QueueError> {
-    match conclude(state, tx, delivery, (outcome, None), now) {
+    match conclude(state, tx, delivery, (outcome, Ending::default()), now) {
         Ok(_) => Ok(()),
         Err(QueueError::Corrupt(problem)) => {
             tracing::error!(delivery, problem, "a leased entry cannot be read; it is left where it is");

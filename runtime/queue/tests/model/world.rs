@@ -377,6 +377,8 @@ impl Item {
             at: self.lease.as_ref().map_or(self.at, |lease| lease.claimed_at),
             event: self.event.clone(),
             history: self.history.clone(),
+            // The model settles without.
+            postmortem: None,
             result: self.result.clone(),
         }
     }

@@ -7,7 +7,7 @@ use gristmill_core::{Event, Timestamp, json};
 use super::screen::Screen;
 use super::table::{Column, Table};
 use super::text::{age, block, count, indented_json, one_line, short};
-use crate::http::model::{Entry, Time};
+use crate::http::model::{Entry, LastLine, Postmortem, Time};
 
 /// How much data a page shows.
 const SHOWN_DATA: usize = 64 << 10;
@@ -22,6 +22,7 @@ pub(super) fn sheet(entry: &Entry, screen: Screen, now: Timestamp) -> String {
         event.as_ref().map(attributes).unwrap_or_default(),
         history(entry, screen),
         last_error(entry),
+        entry.postmortem.as_ref().map(postmortem).unwrap_or_default(),
         event.as_ref().map(data).unwrap_or_default(),
         entry.result.as_deref().map(|result| section("result", &pretty(result.get()))).unwrap_or_default(),
     ];
@@ -98,6 +99,26 @@ fn last_error(entry: &Entry) -> String {
     if reason.lines().count() > 1 { section("last reason", reason) } else { String::new() }
 }
 
+/// What the last delivery of a dead letter cost and said.
+fn postmortem(postmortem: &Postmortem) -> String {
+    let cost = fields(
+        INDENT,
+        [
+            ("time", format!("{:.2} ms, {:.2} ms of them on a processor", postmortem.wall_ms, postmortem.cpu_ms)),
+            ("calls", format!("{} of the host, {:.2} ms in them", postmortem.host_calls, postmortem.host_ms)),
+            ("memory", format!("{} KiB", postmortem.peak_memory.div_ceil(1_024))),
+            ("bytes", format!("{} in, {} out", postmortem.bytes_in, postmortem.bytes_out)),
+        ],
+    );
+    let line = |line: &LastLine| {
+        let (context, message) = (one_line(&line.context), one_line(&line.message));
+        format!("{INDENT}{:<5} {context}: {message}\n", one_line(&line.level))
+    };
+    let lines: String = postmortem.log.iter().map(line).collect();
+    let log = if lines.is_empty() { lines } else { format!("\nlast lines of its log\n{lines}") };
+    format!("last attempt\n{cost}{log}")
+}
+
 fn data(event: &Event) -> String {
     let Some(bytes) = &event.data else { return String::new() };
     let size = count(bytes.len() as u64, "byte", "bytes");
@@ -143,7 +164,10 @@ mod tests {
         "history_omitted": 0,
         "event": {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.paid", "trace": "x",
                   "data": {"b":1.10,"a":[]}},
-        "data_bytes": 17, "result": null
+        "data_bytes": 17, "result": null,
+        "postmortem": {"wall_ms": 12.345, "cpu_ms": 1.5, "peak_memory": 65537, "host_calls": 3, "host_ms": 10.0,
+                       "bytes_in": 40, "bytes_out": 0,
+                       "log": [{"level": "warn", "context": "stderr", "message": "oh \u001b[31mno"}]}
     }"#;
 
     #[test]
@@ -173,6 +197,15 @@ history
 last reason
   unreachable
     at \\u{1b}[31mparse
+
+last attempt
+  time    12.35 ms, 1.50 ms of them on a processor
+  calls   3 of the host, 10.00 ms in them
+  memory  65 KiB
+  bytes   40 in, 0 out
+
+last lines of its log
+  warn  stderr: oh \\u{1b}[31mno
 
 data (17 bytes)
   {

@@ -8,13 +8,14 @@
 
 use std::time::Instant;
 
-use gristmill_core::Outcome;
+use gristmill_core::{Outcome, Postmortem};
 use gristmill_host::{BatchDelivery, BatchInvocation, BatchOutcome, BatchReport};
 use gristmill_queue::{Acked, Delivery, Extend, ExtendReply, Publish, Settle, SettleReply, Transaction};
 use tracing::{debug, error, warn};
 
 use super::{Dispatcher, Phase, SETTLE_GRACE, log_line, pause};
 use crate::cli::text::one_line;
+use crate::postmortem;
 
 /// Deliveries that run together, and how often in a row what they read was changed meanwhile.
 struct Round {
@@ -41,6 +42,11 @@ enum Left {
     /// One of these leases has ended, so that what the others did does not count either.
     Stale(Vec<Delivery>),
 }
+
+/// What to keep of a call with a dead letter that it makes.
+trait Autopsy: Fn(&Outcome) -> Option<Box<Postmortem>> + Send + Sync {}
+
+impl<F: Fn(&Outcome) -> Option<Box<Postmortem>> + Send + Sync> Autopsy for F {}
 
 /// The rounds still to come of one claim; the next is the last. All leases end at the same time.
 struct Rounds {
@@ -137,26 +143,30 @@ impl Dispatcher {
         if let Some(first) = batch.first() {
             report.logs.iter().for_each(|line| log_line(first, line));
         }
-        let BatchReport { outcome, emits, state: used, discarded, .. } = report;
+        let BatchReport { outcome, emits, state: used, discarded, logs, ledger } = report;
+        let postmortem = |outcome: &Outcome| postmortem::of(outcome, &ledger, &logs);
         match outcome {
-            BatchOutcome::Whole(outcome) => self.failed(batch, outcome).await,
+            BatchOutcome::Whole(outcome) => self.failed(batch, outcome, postmortem).await,
             BatchOutcome::Each(outcomes) => {
                 let transaction = state.as_deref().and_then(|state| state.transaction(used));
                 let emits = emits.into_iter().map(|emit| self.route(emit)).collect();
                 let effects = if discarded { None } else { Some((emits, transaction)) };
-                self.conclude(batch, outcomes, effects).await
+                self.conclude(batch, outcomes, (effects, postmortem)).await
             }
         }
     }
 
     /// What the host could not do, it can do for none of them; for anything else, one may be to blame.
-    async fn failed(&self, batch: Vec<Delivery>, outcome: Outcome) -> Left {
+    async fn failed(&self, batch: Vec<Delivery>, outcome: Outcome, postmortem: impl Autopsy) -> Left {
         if batch.len() > 1 && !matches!(outcome, Outcome::HostError { .. }) {
             debug!(handler = %self.handler.config.name, deliveries = batch.len(), outcome = %outcome.kind(),
                 reason = outcome.reason().map(one_line).unwrap_or_default(), "a batch failed; running it again in halves");
             return Left::Failed(batch);
         }
-        self.settle_all(&batch, &outcome).await;
+        for delivery in &batch {
+            let postmortem = postmortem(&outcome);
+            self.settle(delivery, Settle { postmortem, ..self.settlement(delivery, outcome.clone()) }).await;
+        }
         Left::Nothing
     }
 
@@ -165,14 +175,15 @@ impl Dispatcher {
         &self,
         batch: Vec<Delivery>,
         outcomes: Vec<Outcome>,
-        effects: Option<(Vec<Publish>, Option<Transaction>)>,
+        (effects, postmortem): (Option<(Vec<Publish>, Option<Transaction>)>, impl Autopsy),
     ) -> Left {
         let mut acked = Vec::new();
         for (delivery, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
                 Outcome::Ack { result } => acked.push((delivery, result)),
                 other => {
-                    self.settle(&delivery, self.settlement(&delivery, other)).await;
+                    let postmortem = postmortem(&other);
+                    self.settle(&delivery, Settle { postmortem, ..self.settlement(&delivery, other) }).await;
                 }
             }
         }

@@ -99,6 +99,9 @@ pub struct Entry {
     pub event: Box<RawValue>,
     /// How many bytes of data the event has, whether they are shown or not.
     pub data_bytes: u64,
+    /// What the delivery cost and said that made it a dead letter last; `null`: nothing is known, or it was none.
+    #[serde(default)]
+    pub postmortem: Option<Postmortem>,
     /// What the handler returned: JSON as it is, text as a string, anything else as `{"base64": "…"}`.
     pub result: Option<Box<RawValue>>,
 }
@@ -146,6 +149,38 @@ pub struct Running {
 pub struct Killed {
     /// Which one.
     pub number: u64,
+}
+
+/// What a delivery cost and said. Times are in fractions of milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Postmortem {
+    /// Wall-clock time.
+    pub wall_ms: f64,
+    /// Of that, on a processor.
+    pub cpu_ms: f64,
+    /// Bytes of all memories and tables.
+    pub peak_memory: u64,
+    /// How many host functions were called.
+    pub host_calls: u64,
+    /// The time that passed in them.
+    pub host_ms: f64,
+    /// Bytes that it was given.
+    pub bytes_in: u64,
+    /// Bytes that it gave.
+    pub bytes_out: u64,
+    /// The last lines of its log, oldest first.
+    pub log: Vec<LastLine>,
+}
+
+/// A line of a handler's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastLine {
+    /// `trace`, `debug`, `info`, `warn`, `error` or `critical`.
+    pub level: String,
+    /// `stdout`, `stderr`, or what the handler gave.
+    pub context: String,
+    /// What it says.
+    pub message: String,
 }
 
 /// The answer to a publish.

@@ -74,6 +74,7 @@ pub(super) fn entry(entry: &Entry, extent: Extent) -> Result<model::Entry, serde
         history_omitted: entry.history.omitted(),
         event,
         data_bytes: data_bytes as u64,
+        postmortem: entry.postmortem.as_deref().map(postmortem),
         result: entry.result.as_deref().map(result).transpose()?,
     })
 }
@@ -100,6 +101,25 @@ fn attempt(attempt: &gristmill_core::Attempt) -> model::Attempt {
         version: attempt.version.clone(),
         started_at: Time(attempt.started_at),
         duration_ms: millis(attempt.duration),
+    }
+}
+
+fn postmortem(postmortem: &gristmill_core::Postmortem) -> model::Postmortem {
+    let millis = |time: Duration| time.as_secs_f64() * 1_000.0;
+    let lines = postmortem.log.iter().map(|line| model::LastLine {
+        level: line.level.clone(),
+        context: line.context.clone(),
+        message: line.message.clone(),
+    });
+    model::Postmortem {
+        wall_ms: millis(postmortem.wall),
+        cpu_ms: millis(postmortem.cpu),
+        peak_memory: postmortem.peak_memory,
+        host_calls: postmortem.host_calls,
+        host_ms: millis(postmortem.host_time),
+        bytes_in: postmortem.bytes_in,
+        bytes_out: postmortem.bytes_out,
+        log: lines.collect(),
     }
 }
 
