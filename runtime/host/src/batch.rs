@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use tracing::debug;
 
 use crate::component::Component;
-use crate::configuration::Configuration;
 use crate::execution::{Execution, Work};
 use crate::interfaces::batch::wrong_length;
 use crate::invocation::{Invocation, Place};
@@ -25,8 +24,6 @@ pub struct BatchInvocation {
     pub deliveries: Vec<BatchDelivery>,
     /// The state that it reads. `None`: there is nothing in it.
     pub state: Option<Arc<dyn StateReader>>,
-    /// What the handler is configured with.
-    pub configuration: Configuration,
     /// What the handler may use, for all of them together.
     pub limits: Limits,
 }

@@ -190,15 +190,12 @@ pub enum LoadError {
         /// The engine's words.
         reason: String,
     },
-<<<<<<< HEAD
     /// It uses async functions, and the engine that runs them does not start.
     #[error("cannot set up the WebAssembly engine for async components")]
     Engine(#[source] wasmtime::Error),
-=======
     /// Neither the component's doing nor the caller's.
     #[error("loading it failed by a fault of this version of Gristmill\nreport it, with the file if possible")]
     Fault,
->>>>>>> 9d6ed61 (Host: no file makes the loader panic or loop: property tests; a fault is an error of its own)
     /// The process is shutting down.
     #[error("loading was interrupted")]
     Interrupted,

@@ -6,7 +6,6 @@ use gristmill_core::{Event, Outcome, StateReader, StateUse, Timestamp};
 use tracing::debug;
 
 use crate::component::Component;
-use crate::configuration::Configuration;
 use crate::execution::{Execution, Work};
 use crate::interfaces::batch::wrong_length;
 use crate::ledger::Ledger;
