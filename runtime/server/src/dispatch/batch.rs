@@ -43,6 +43,9 @@ enum Left {
     Stale(Vec<Delivery>),
 }
 
+/// What the acks of a batch bring about: events, and what was read and written.
+type Effects = (Vec<Publish>, Option<Transaction>);
+
 /// What to keep of a call with a dead letter that it makes.
 trait Autopsy: Fn(&Outcome) -> Option<Box<Postmortem>> + Send + Sync {}
 
@@ -175,7 +178,7 @@ impl Dispatcher {
         &self,
         batch: Vec<Delivery>,
         outcomes: Vec<Outcome>,
-        (effects, postmortem): (Option<(Vec<Publish>, Option<Transaction>)>, impl Autopsy),
+        (effects, postmortem): (Option<Effects>, impl Autopsy),
     ) -> Left {
         let mut acked = Vec::new();
         for (delivery, outcome) in batch.into_iter().zip(outcomes) {
