@@ -238,7 +238,7 @@ fn no_handler_advice(exports: &[String]) -> String {
     if exports_any(&["gristmill:events/handler@", "gristmill:events/batch-handler@"]) {
         "it was built against another version of gristmill:events: build it against 0.1.0".to_owned()
     } else if exports_any(&["wasi:cli/run@"]) {
-        "it was built against another version of WASI: build it against 0.2".to_owned()
+        "it was built against another version of WASI: build it against 0.2 or 0.3".to_owned()
     } else if exports_any(&["wasi:messaging/"]) {
         "it was built against another version of wasi:messaging: build it against 0.2.0-draft".to_owned()
     } else if exports_any(&["wasi:http/"]) {

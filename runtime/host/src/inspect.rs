@@ -156,7 +156,9 @@ impl Outline {
             }
             Payload::ComponentExportSection(section) => {
                 for export in section {
-                    self.exports.push(export?.name.name.to_owned());
+                    let name = export?.name.name;
+                    self.is_async |= provided::is_async(name);
+                    self.exports.push(name.to_owned());
                 }
             }
             Payload::ImportSection(section) => {

@@ -19,6 +19,8 @@ pub(crate) struct Provided {
 
 /// The version of WASI 0.2 that `wasmtime-wasi` implements; it serves every 0.2.x.
 pub(crate) const WASI: &str = "0.2.12";
+/// The version of WASI 0.3 that it implements.
+pub(crate) const WASI3: &str = "0.3.0";
 /// Where a WASI preview 1 command gets its functions from.
 pub(crate) const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// How the names of those that do nothing begin.
@@ -44,6 +46,13 @@ pub(crate) const PROVIDED: &[Provided] = {
         interfaces("wasi:filesystem", WASI, Powerless, &["types", "preopens"]),
         interfaces("wasi:sockets", WASI, Powerless, &["network", "instance-network", "ip-name-lookup"]),
         interfaces("wasi:sockets", WASI, Powerless, &["tcp", "tcp-create-socket", "udp", "udp-create-socket"]),
+        interfaces("wasi:clocks", WASI3, Works, &["types", "monotonic-clock", "system-clock"]),
+        interfaces("wasi:random", WASI3, Works, &["random", "insecure", "insecure-seed"]),
+        interfaces("wasi:cli", WASI3, Works, &["types", "exit", "stdout", "stderr"]),
+        interfaces("wasi:cli", WASI3, Powerless, &["environment", "stdin", "terminal-input", "terminal-output"]),
+        interfaces("wasi:cli", WASI3, Powerless, &["terminal-stdin", "terminal-stdout", "terminal-stderr"]),
+        interfaces("wasi:filesystem", WASI3, Powerless, &["types", "preopens"]),
+        interfaces("wasi:sockets", WASI3, Powerless, &["types", "ip-name-lookup"]),
     ]
 };
 
@@ -135,9 +144,14 @@ mod tests {
         assert_eq!(status("wasi:io/poll@0.2.99"), Some(ImportStatus::Provided));
         assert_eq!(status("wasi:cli/environment@0.2.3"), Some(ImportStatus::Powerless));
         assert_eq!(status("wasi:logging/logging@0.1.0-draft"), Some(ImportStatus::Provided));
-        for unknown in
-            ["wasi:io/poll@0.3.0", "wasi:io/poll@0.2.0-rc", "wasi:io/poll", "wasi:logging/logging@0.1.0", "x"]
-        {
+        for unknown in [
+            "wasi:io/poll@0.3.0",
+            "wasi:clocks/monotonic-clock@0.4.0",
+            "wasi:io/poll@0.2.0-rc",
+            "wasi:io/poll",
+            "wasi:logging/logging@0.1.0",
+            "x",
+        ] {
             assert_eq!(status(unknown), None, "{unknown}");
         }
     }
@@ -153,7 +167,7 @@ mod tests {
     #[test]
     fn everything_listed_is_linked() {
         let host = crate::Host::new(crate::HostOptions { instances: 1, ..crate::HostOptions::default() }).unwrap();
-        let platform = host.platform(crate::platform::Model::Plain).unwrap();
+        let platform = host.platform(crate::platform::Model::Async).unwrap();
         for name in PROVIDED.iter().flat_map(Provided::names) {
             // The linker has no question "is this there?". A function that nobody has is answered differently
             // depending on whether the instance that should have it exists.

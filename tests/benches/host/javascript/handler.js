@@ -1,0 +1,5 @@
+export const handler = {
+  handle(_delivery) {
+    return { tag: "ack", val: undefined };
+  },
+};
