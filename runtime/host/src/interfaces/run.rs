@@ -17,7 +17,8 @@ use crate::state::State;
 pub(crate) const NAME: &str = "wasi:cli/run@0.2";
 
 pub(super) fn export(outline: &Outline) -> Option<&str> {
-    let is_ours = |version| [provided::WASI, provided::WASI3].iter().any(|ours| provided::compatible(ours, version));
+    let is_ours =
+        |version: &str| [provided::WASI, provided::WASI3].iter().any(|ours| provided::compatible(ours, version));
     outline.component_export(|name| name.strip_prefix("wasi:cli/run@").is_some_and(is_ours))
 }
 
