@@ -8,9 +8,10 @@ mod programs;
 mod publishing;
 mod rig;
 mod state;
+mod surroundings;
 
 use gristmill_core::Timestamp;
-use rig::{Deployment, acker, actor, event, outcomes, reason};
+use rig::{Deployment, acker, actor, event, outcomes, reason, text};
 use serde_json::{Value, json};
 
 const ALL: &str = "{ type = \"test.*\" }";
@@ -23,10 +24,6 @@ fn one_actor() -> Deployment {
 fn after(deployment: &Deployment, events: &[Value]) -> rig::Running {
     deployment.run_until_idle(events);
     deployment.start()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]

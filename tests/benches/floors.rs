@@ -106,6 +106,7 @@ async fn handle() -> f64 {
                     enqueued_at: gristmill_core::Timestamp::EPOCH,
                     event: Arc::new(event(n)),
                     state: None,
+                    configuration: handler.configuration.get(),
                     limits: handler.config.limits.clone(),
                 };
                 let report = handler.component.handle(invocation).await;

@@ -54,6 +54,7 @@ fn build() -> Result<(), String> {
                 ("acker", "acker"),
                 ("actor", "actor"),
                 ("batcher", "batcher"),
+                ("configured", "configured"),
                 ("keeper", "keeper"),
                 ("messenger", "messenger"),
             ][..],
@@ -66,9 +67,10 @@ fn build() -> Result<(), String> {
                 ("quickstart_orders", "quickstart_orders"),
                 ("quickstart_receipts", "quickstart_receipts"),
                 ("program", "program_component"),
+                ("visitor", "visitor_component"),
             ],
         ),
-        (modules, &[("program", "program_module")]),
+        (modules, &[("program", "program_module"), ("visitor", "visitor_module")]),
     ] {
         for (from, to) in names {
             let from = directory.join(from).with_extension("wasm");

@@ -66,7 +66,8 @@ pub(crate) fn keeper(name: &str, subscribe: &str, extra: &str) -> String {
     handler(name, gristmill_test_guests::KEEPER, subscribe, extra)
 }
 
-fn handler(name: &str, guest: &str, subscribe: &str, extra: &str) -> String {
+/// A handler of a guest, with short limits. `extra` is more TOML.
+pub(crate) fn handler(name: &str, guest: &str, subscribe: &str, extra: &str) -> String {
     let component = gristmill_test_guests::path(guest);
     format!(
         "[[handler]]\nname = \"{name}\"\ncomponent = {component:?}\nsubscribe = [{subscribe}]\n\
@@ -130,7 +131,13 @@ impl Deployment {
     }
 
     pub(crate) fn start_with(&self, arguments: &[&str]) -> Running {
+        self.start_in(arguments, &[])
+    }
+
+    /// The same, with more variables in its environment.
+    pub(crate) fn start_in(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
         let mut command = self.command(&["run", "--log", "debug", "--log-format", "json"]);
+        command.envs(environment.iter().copied());
         let mut child = command.args(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
@@ -244,6 +251,11 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Output as text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// The outcomes in an entry's history.

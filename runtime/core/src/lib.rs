@@ -14,6 +14,8 @@
 //! | [`pattern`] | subscriptions |
 //! | [`name`] | names of queues and handlers |
 //! | [`state`] | keys and values that handlers keep, and the right to them |
+//! | [`directory`], [`socket`] | what of the machine and the network a handler may use |
+//! | [`secret`] | text that no log may show |
 //! | [`time`], [`clock`] | instants, and who tells them |
 //! | [`units`] | durations and sizes as people write them |
 //!
@@ -28,6 +30,7 @@
 //! ```
 
 pub mod clock;
+pub mod directory;
 pub mod entry;
 pub mod event;
 pub mod json;
@@ -36,11 +39,15 @@ pub mod outcome;
 pub mod pattern;
 pub mod postmortem;
 pub mod retry;
+pub mod secret;
+pub mod socket;
 pub mod state;
 pub mod time;
+mod trace;
 pub mod units;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use directory::DirectoryGrant;
 pub use entry::{Attempt, EntryId, History, State};
 pub use event::{Event, EventError};
 pub use name::{HandlerName, NameError, QueueName};
@@ -48,5 +55,7 @@ pub use outcome::{Outcome, OutcomeKind};
 pub use pattern::{Pattern, Subscription};
 pub use postmortem::{LastLine, Postmortem};
 pub use retry::{Backoff, Disposition, RetryPolicy};
+pub use secret::Secret;
+pub use socket::SocketGrant;
 pub use state::{StateGrant, StateReader, StateUse};
 pub use time::{Monotonic, Timestamp};

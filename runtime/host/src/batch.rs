@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tracing::debug;
 
 use crate::component::Component;
+use crate::configuration::Configuration;
 use crate::execution::{Execution, Work};
 use crate::interfaces::batch::wrong_length;
 use crate::invocation::{Invocation, Place};
@@ -24,6 +25,8 @@ pub struct BatchInvocation {
     pub deliveries: Vec<BatchDelivery>,
     /// The state that it reads. `None`: there is nothing in it.
     pub state: Option<Arc<dyn StateReader>>,
+    /// What the handler is configured with.
+    pub configuration: Configuration,
     /// What the handler may use, for all of them together.
     pub limits: Limits,
 }
@@ -144,7 +147,7 @@ fn stand_in(batch: &BatchInvocation) -> Option<Invocation> {
     let furthest = batch.deliveries.iter().max_by_key(|delivery| delivery.event.hops())?.clone();
     let ids = || batch.deliveries.iter().map(|delivery| delivery.delivery_id.as_str());
     let delivery_id = id_of(ids())?;
-    Some(Invocation { delivery_id, ..invocation(&batch.queue, furthest, batch.state.clone(), &batch.limits) })
+    Some(Invocation { delivery_id, state: batch.state.clone(), ..invocation(batch, furthest) })
 }
 
 /// The delivery's own id, or the first one's and as much of a digest of all as needs no second look.
@@ -164,18 +167,23 @@ fn id_of<'a>(mut ids: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
     Some(format!("{first}-{shown}"))
 }
 
-fn invocations(batch: BatchInvocation) -> Vec<Invocation> {
-    let BatchInvocation { queue, deliveries, limits, .. } = batch;
-    deliveries.into_iter().map(|delivery| invocation(&queue, delivery, None, &limits)).collect()
+fn invocations(mut batch: BatchInvocation) -> Vec<Invocation> {
+    let deliveries = std::mem::take(&mut batch.deliveries);
+    deliveries.into_iter().map(|delivery| invocation(&batch, delivery)).collect()
 }
 
-fn invocation(
-    queue: &str,
-    delivery: BatchDelivery,
-    state: Option<Arc<dyn StateReader>>,
-    limits: &Limits,
-) -> Invocation {
+/// Without the state: the stand-in has it.
+fn invocation(batch: &BatchInvocation, delivery: BatchDelivery) -> Invocation {
     let BatchDelivery { delivery_id, attempt, max_attempts, enqueued_at, event } = delivery;
-    let (queue, limits) = (queue.to_owned(), limits.clone());
-    Invocation { delivery_id, queue, attempt, max_attempts, enqueued_at, event, state, limits }
+    Invocation {
+        delivery_id,
+        queue: batch.queue.clone(),
+        attempt,
+        max_attempts,
+        enqueued_at,
+        event,
+        state: None,
+        configuration: batch.configuration.clone(),
+        limits: batch.limits.clone(),
+    }
 }

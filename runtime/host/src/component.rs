@@ -17,6 +17,7 @@ use crate::interfaces::{self, Interface, Ready};
 use crate::options::{Grants, Instances};
 use crate::platform::{Model, Platform};
 use crate::reuse::Shelf;
+use crate::surroundings::Surroundings;
 
 /// What to load, and what it may do.
 #[derive(Clone, Debug)]
@@ -48,6 +49,7 @@ pub(crate) struct Identity {
     pub(crate) name: HandlerName,
     pub(crate) digest: String,
     pub(crate) grants: Grants,
+    pub(crate) surroundings: Surroundings,
 }
 
 struct Loaded {
@@ -101,6 +103,7 @@ impl Component {
         let outline = if is_wrapped { Outline::read(&bytes)? } else { outline };
         let found = interfaces::find(&outline, asked)?;
         let imports = inspect::expect_imports(&outline, found.interface, &grants)?;
+        let surroundings = Surroundings::new(&grants)?;
         let model = if outline.is_async { Model::Async } else { Model::Plain };
         let platform = host.platform(model).map_err(LoadError::Engine)?;
         let started = Instant::now();
@@ -110,7 +113,7 @@ impl Component {
         let (ready, needs) = Ready::new(&source, &found)?;
         let (compile_time, is_cached) = (started.elapsed(), source.was_cached());
         let permits = needs.permits(host.options().instances)?;
-        let identity = Arc::new(Identity { name, digest, grants });
+        let identity = Arc::new(Identity { name, digest, grants, surroundings });
         // A program ends with its event.
         let shelf = Shelf::new(if ready.interface().is_program() { Instances::Fresh } else { instances });
         host.shelves().add(&shelf);

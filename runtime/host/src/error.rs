@@ -162,6 +162,19 @@ pub enum LoadError {
          \u{20}   grant = {{ state = [\"thumbnails\", \"prices:read\"] }}"
     )]
     StateNotGranted,
+    /// It is granted a directory that is not there.
+    #[error(
+        "the handler is granted the directory {}, which cannot be opened: {}\n\
+         make it, or take it out of `files` in the grant",
+        printable(path),
+        printable(reason)
+    )]
+    Directory {
+        /// Where it should be.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
     /// The name of an interface is right, its content is not.
     #[error(
         "an interface of the component is not what its name says: {reason}\nbuild it against the released WIT packages"

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 use wasmparser::{CanonicalFunction, CanonicalOption, ComponentTypeRef, Parser, Payload, TypeBounds};
 
 use crate::error::{EMITTER, KEYVALUE, LoadError, PRODUCER};
+use crate::gap;
 use crate::interfaces::Interface;
 use crate::options::Grants;
 use crate::provided::{self, ImportStatus, PREVIEW1};
@@ -82,7 +83,7 @@ pub(crate) fn expect_imports(
             Some(_) if grants.emit.is_empty() && name.starts_with(PRODUCER) => {
                 known.push(Import { name, status: ImportStatus::Powerless });
             }
-            Some(status) => known.push(Import { name, status }),
+            Some(status) => known.push(Import { status: gap::status(&name, status, grants), name }),
             None => unknown.push(name),
         }
     }

@@ -6,6 +6,7 @@ use gristmill_core::{Event, Outcome, StateReader, StateUse, Timestamp};
 use tracing::debug;
 
 use crate::component::Component;
+use crate::configuration::Configuration;
 use crate::execution::{Execution, Work};
 use crate::interfaces::batch::wrong_length;
 use crate::ledger::Ledger;
@@ -32,6 +33,8 @@ pub struct Invocation {
     pub event: Arc<Event>,
     /// The state that it reads. `None`: there is nothing in it.
     pub state: Option<Arc<dyn StateReader>>,
+    /// What the handler is configured with.
+    pub configuration: Configuration,
     /// What the handler may use.
     pub limits: Limits,
 }

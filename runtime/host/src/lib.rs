@@ -6,8 +6,8 @@
 //! in here. This is the only crate that names wasmtime.
 //!
 //! - **Nothing of a guest is trusted.** Time, memory, emits and logs have limits; whatever a guest does ends as an
-//!   [`Outcome`](gristmill_core::Outcome), never as a panic. WASI is linked and powerless: no environment, no arguments,
-//!   no files, no network.
+//!   [`Outcome`](gristmill_core::Outcome), never as a panic. WASI is linked and powerless: no environment, no
+//!   files, no network, until [`Grants`] say which.
 //! - **A full pool waits.** Further calls queue up, first come, first served, and waiting is not the handler's time.
 //! - **Async code is never held up for more than a tick.** Compilation is off the async threads, and a guest that
 //!   computes gives way every millisecond.
@@ -17,7 +17,7 @@
 //! use std::sync::Arc;
 //!
 //! use gristmill_core::{Event, HandlerName, Outcome, Timestamp};
-//! use gristmill_host::{Grants, Host, HostOptions, Instances, Invocation, Limits, LoadRequest};
+//! use gristmill_host::{Configuration, Grants, Host, HostOptions, Instances, Invocation, Limits, LoadRequest};
 //!
 //! // The smallest handler: acks every event. See `wit/gristmill.wit` for the types.
 //! let bytes = wat::parse_str(r#"(component
@@ -60,6 +60,7 @@
 //!     enqueued_at: Timestamp::EPOCH,
 //!     event: Arc::new(Event::new("1", "/shop", "com.acme.order.paid")),
 //!     state: None,
+//!     configuration: Configuration::default(),
 //!     limits: Limits::default(),
 //! }).await;
 //! assert_eq!(report.outcome, Outcome::Ack { result: None });
@@ -75,9 +76,11 @@ mod cache;
 mod compile;
 mod component;
 mod componentize;
+mod configuration;
 mod engine;
 mod error;
 mod execution;
+mod gap;
 mod imports;
 mod inspect;
 mod interfaces;
@@ -95,14 +98,18 @@ mod platform;
 mod pool;
 mod provided;
 mod reuse;
+mod sockets;
 mod state;
 mod stdio;
+mod surroundings;
 mod tuning;
 
 pub use batch::{BatchDelivery, BatchInvocation, BatchOutcome, BatchReport};
 pub use component::{Component, LoadRequest};
+pub use configuration::Configuration;
 pub use engine::Host;
 pub use error::{HostError, LoadError};
+pub use gap::{Gap, GrantKind, Want};
 pub use inspect::Import;
 pub use interfaces::{Interface, UnknownInterface};
 pub use invocation::{Invocation, Place, Report};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gristmill_core::{Pattern, StateGrant};
+use gristmill_core::{DirectoryGrant, Pattern, Secret, SocketGrant, StateGrant};
 
 /// The most instances that one host can be sized for: each reserves 4 GiB of address space.
 pub const MAX_INSTANCES: u32 = 10_000;
@@ -68,6 +68,12 @@ pub struct Grants {
     pub emit: Vec<Pattern>,
     /// Buckets of state that it may use; each name once.
     pub state: Vec<StateGrant>,
+    /// Variables of its environment and their values; each name once.
+    pub env: Vec<(String, Secret)>,
+    /// Directories, opened when the component is loaded; what the handler calls them, each once.
+    pub files: Vec<DirectoryGrant>,
+    /// Addresses that it may talk to.
+    pub sockets: Vec<SocketGrant>,
 }
 
 /// What one invocation may use.

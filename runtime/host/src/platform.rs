@@ -6,10 +6,12 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::EventHost;
+use crate::configuration;
 use crate::keyvalue;
 use crate::messaging;
 use crate::options::HostOptions;
 use crate::provided::PREVIEW1;
+use crate::sockets;
 use crate::state::State;
 use crate::tuning;
 
@@ -61,6 +63,8 @@ fn linker(engine: &Engine, model: Model) -> wasmtime::Result<Linker<State>> {
     EventHost::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     keyvalue::link(&mut linker)?;
     messaging::link(&mut linker)?;
+    configuration::link(&mut linker)?;
+    sockets::link(&mut linker)?;
     Ok(linker)
 }
 

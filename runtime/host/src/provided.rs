@@ -5,7 +5,8 @@
 pub enum ImportStatus {
     /// It works.
     Provided,
-    /// It is linked, because toolchains import it unasked, and offers nothing: no environment, no files, no network.
+    /// It is linked, because toolchains import it unasked, and offers nothing: no environment, no files, no network. A
+    /// grant may change that: see [`Component::gaps`](crate::Component::gaps).
     Powerless,
 }
 
@@ -36,6 +37,9 @@ pub(crate) const PROVIDED: &[Provided] = {
         interfaces("wasi:keyvalue", "0.2.0-draft2", Works, &["store", "atomics", "batch"]),
         interfaces("wasi:messaging", "0.2.0-draft", Works, &["types", "producer"]),
         interfaces("wasi:messaging", "0.2.0-draft", Powerless, &["request-reply"]),
+        interfaces("wasi:config", "0.2.0-rc.1", Works, &["store"]),
+        interfaces("wasi:config", "0.2.0-draft-2024-09-27", Works, &["store"]),
+        interfaces("wasi:config", "0.2.0-draft", Works, &["runtime"]),
         interfaces("wasi:io", WASI, Works, &["error", "poll", "streams"]),
         interfaces("wasi:clocks", WASI, Works, &["monotonic-clock", "wall-clock"]),
         interfaces("wasi:random", WASI, Works, &["random", "insecure", "insecure-seed"]),

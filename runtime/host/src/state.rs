@@ -9,6 +9,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::component::Identity;
+use crate::configuration::Configuration;
 use crate::invocation::Invocation;
 use crate::keyvalue::Overlay;
 use crate::ledger::CallMeter;
@@ -38,6 +39,7 @@ pub(crate) struct State {
     pub(crate) outbox: Outbox,
     pub(crate) overlay: Overlay,
     pub(crate) messages: Held,
+    pub(crate) configuration: Configuration,
 }
 
 impl State {
@@ -45,7 +47,8 @@ impl State {
         let log = SharedLog::new(limits.max_log_bytes);
         // The builder starts without environment, arguments, files and input.
         let mut wasi = WasiCtx::builder();
-        wasi.stderr(log.stream(Stream::Stderr)).allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        wasi.stderr(log.stream(Stream::Stderr));
+        identity.surroundings.furnish(&mut wasi);
         let output = match stdio {
             Stdio::Log => {
                 wasi.stdout(log.stream(Stream::Stdout));
@@ -57,8 +60,10 @@ impl State {
                 Some(output)
             }
         };
+        let mut wasi = wasi.build_p1();
+        *wasi.ctx().ctx.filesystem() = identity.surroundings.files();
         Self {
-            wasi: wasi.build_p1(),
+            wasi,
             table: ResourceTable::new(),
             identity,
             deadline: None,
@@ -70,6 +75,7 @@ impl State {
             outbox: Outbox::new(Parent::default(), limits),
             overlay: Overlay::new(None, limits),
             messages: Held::new(limits),
+            configuration: Configuration::default(),
         }
     }
 
@@ -84,6 +90,7 @@ impl State {
         self.calls = CallMeter::default();
         self.wasi.ctx().table.set_max_capacity(limits.max_handles);
         self.table.set_max_capacity(limits.max_handles);
+        self.configuration = invocation.configuration.clone();
         self.deadline = deadline;
         self.call = Some(call);
     }

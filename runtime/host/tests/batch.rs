@@ -11,7 +11,7 @@ use std::time::Duration;
 use gristmill_core::event::{HOPS_EXTENSION, MAX_HOPS};
 use gristmill_core::{Event, Outcome, OutcomeKind, Pattern, Timestamp};
 use gristmill_host::{
-    BatchDelivery, BatchInvocation, BatchOutcome, BatchReport, Component, Interface, Invocation, Limits,
+    BatchDelivery, BatchInvocation, BatchOutcome, BatchReport, Component, Configuration, Interface, Invocation, Limits,
 };
 use gristmill_test_guests::{ACKER, BATCHER, bytes};
 use support::{host, invocation, request};
@@ -29,7 +29,13 @@ fn batch(types: &[&str]) -> BatchInvocation {
 }
 
 fn batch_of(deliveries: Vec<BatchDelivery>) -> BatchInvocation {
-    BatchInvocation { queue: "guest".to_owned(), deliveries, state: None, limits: Limits::default() }
+    BatchInvocation {
+        queue: "guest".to_owned(),
+        deliveries,
+        state: None,
+        configuration: Configuration::default(),
+        limits: Limits::default(),
+    }
 }
 
 fn delivery(id: &str, ty: &str) -> BatchDelivery {

@@ -179,6 +179,13 @@ async fn state_without_a_grant() {
 }
 
 #[tokio::test]
+async fn a_granted_directory_that_is_not_there() {
+    let bytes = Guest { handle: ACK, ..Guest::default() }.build();
+    let grants = Grants { files: vec!["/no/such/directory:/in:read".parse().unwrap()], ..Grants::default() };
+    compare("directory-missing", &error_of(&host(1), LoadRequest { grants, ..request(bytes) }).await);
+}
+
+#[tokio::test]
 async fn another_digest_than_the_pinned_one() {
     let bytes = Guest { handle: ACK, ..Guest::default() }.build();
     let host = host(1);

@@ -12,15 +12,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gristmill_core::{Clock, Outcome};
-use gristmill_host::{Emit, Interface, Invocation, LogLevel, LogLine, Place, Report};
+use gristmill_host::{Emit, Interface, Invocation, Place, Report};
 use gristmill_queue::{
     Claim, Confirm, Delivery, Due, Extend, ExtendReply, Publish, Queue, QueueError, Settle, SettleReply,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
-use crate::cli::text::one_line;
+use crate::cli::text::{one_line, short_digest};
+use crate::handler_log::HandlerLog;
 use crate::latency::Latencies;
 use crate::postmortem;
 use crate::registry::Handler;
@@ -68,6 +69,7 @@ pub struct Dispatcher {
     clock: Arc<dyn Clock>,
     latencies: Arc<Latencies>,
     phase: watch::Receiver<Phase>,
+    log: Arc<HandlerLog>,
     unrouted: Mutex<BTreeSet<String>>,
 }
 
@@ -81,7 +83,9 @@ impl Dispatcher {
         clock: Arc<dyn Clock>,
         (latencies, phase): (Arc<Latencies>, watch::Receiver<Phase>),
     ) -> Arc<Self> {
-        Arc::new(Self { handler, queue, router, clock, latencies, phase, unrouted: Mutex::default() })
+        let version = short_digest(handler.component.digest());
+        let log = HandlerLog::new(handler.config.name.clone(), version, handler.config.max_log_rate);
+        Arc::new(Self { handler, queue, router, clock, latencies, phase, log, unrouted: Mutex::default() })
     }
 
     /// Works until it is told to drain, and returns when every delivery is settled.
@@ -120,6 +124,7 @@ impl Dispatcher {
             while running.try_join_next().is_some() {}
         }
         while running.join_next().await.is_some() {}
+        self.log.notice();
     }
 
     /// Deliveries, those of each call with the slot that it will run in.
@@ -235,15 +240,14 @@ impl Dispatcher {
             enqueued_at: delivery.enqueued_at,
             event: delivery.event.clone(),
             state: state.map(|state| state as _),
+            configuration: self.handler.configuration.get(),
             limits: self.handler.config.limits.clone(),
         }
     }
 
     /// Turns what the host observed into a settlement.
     fn judge(&self, delivery: &Delivery, report: Report, state: Option<&RunState>) -> Settle {
-        for line in &report.logs {
-            log_line(delivery, line);
-        }
+        self.log.record(delivery, &report.logs);
         let postmortem = postmortem::of(&report.outcome, &report.ledger, &report.logs);
         Settle {
             postmortem,
@@ -336,22 +340,5 @@ fn pause(conflicts: u32) -> Duration {
     match conflicts.checked_sub(RESERVED_AFTER + 1) {
         None => Duration::ZERO,
         Some(further) => first.saturating_mul(1 << further.min(10)).min(most),
-    }
-}
-
-/// A guest's line, as a structured record. Its text is escaped: it may go to a terminal.
-fn log_line(delivery: &Delivery, line: &LogLine) {
-    let (message, context) = (one_line(&line.message), one_line(&line.context));
-    macro_rules! record {
-        ($level:ident) => {
-            $level!(target: "handler", handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt,
-                context, "{message}")
-        };
-    }
-    match line.level {
-        LogLevel::Trace | LogLevel::Debug => record!(debug),
-        LogLevel::Info => record!(info),
-        LogLevel::Warn => record!(warn),
-        LogLevel::Error | LogLevel::Critical => record!(error),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use gristmill_core::state::{Change, StateWrite};
-use gristmill_core::{Clock as _, HandlerName, Outcome, SystemClock, json};
+use gristmill_core::{Clock as _, HandlerName, Outcome, Secret, SystemClock, json};
 use gristmill_host::{
     Grants, Host, HostOptions, Instances, Interface, Invocation, Limits, LoadError, LoadRequest, Report,
 };
@@ -41,7 +41,7 @@ pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
         bytes: Bytes::from(bytes),
         digest: None,
         interface: args.interface,
-        grants: Grants { emit: args.emit.clone(), state: args.state.clone() },
+        grants: grants(args)?,
         instances: Instances::Fresh,
     };
     let component = host.load(request).await.map_err(|error| match error {
@@ -64,11 +64,27 @@ pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
         enqueued_at: SystemClock::new().now(),
         event: Arc::new(event),
         state: None,
+        configuration: args.set.iter().map(|(key, value)| (key.clone(), Secret::new(value.as_str()))).collect(),
         limits,
     };
     let report = component.handle(invocation).await;
     screen::print(&describe(component.interface(), &report))?;
     Ok(if matches!(report.outcome, Outcome::Ack { .. }) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A variable that is not set is a mistake here: somebody has just named it.
+fn grants(args: &Invoke) -> anyhow::Result<Grants> {
+    let variable = |name: &String| match std::env::var(name) {
+        Ok(value) => Ok((name.clone(), Secret::new(value))),
+        Err(error) => Err(anyhow!("--env {name}: {error}")),
+    };
+    Ok(Grants {
+        emit: args.emit.clone(),
+        state: args.state.clone(),
+        env: args.env.iter().map(variable).collect::<anyhow::Result<_>>()?,
+        files: args.files.clone(),
+        sockets: args.sockets.clone(),
+    })
 }
 
 fn read_event(path: &Path) -> anyhow::Result<Vec<u8>> {

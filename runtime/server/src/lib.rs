@@ -3,10 +3,12 @@
 //! | module | noun |
 //! | --- | --- |
 //! | [`config`] | `runtime.toml`, checked |
+//! | [`configuration`] | what handlers are configured with, secrets included |
 //! | [`registry`] | handlers: components under their configuration |
 //! | [`routing`] | which queues an event goes to |
 //! | [`publishing`] | what publishers may ask for |
 //! | [`dispatch`] | claim, run, settle |
+//! | [`handler_log`] | what handlers log, as records |
 //! | [`state`] | what a run sees of the state |
 //! | [`http`] | the HTTP surface |
 //! | [`cli`] | the command line, and the commands that talk to a running runtime |
@@ -16,9 +18,11 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod configuration;
 pub mod copies;
 pub mod dispatch;
 pub mod engine;
+pub mod handler_log;
 pub mod http;
 pub mod invoke;
 pub mod latency;

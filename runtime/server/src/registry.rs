@@ -1,28 +1,33 @@
 //! The handlers of a deployment: each a loaded component and the configuration it runs under.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gristmill_core::{HandlerName, QueueName};
+use gristmill_core::{HandlerName, QueueName, Secret};
 use gristmill_host::{
-    Component, Grants, Host, HostError, HostOptions, Interface, LoadError, LoadRequest, MAX_INSTANCES,
+    Component, Configuration, Grants, Host, HostError, HostOptions, Interface, LoadError, LoadRequest, MAX_INSTANCES,
 };
 use gristmill_queue::QueueOptions;
+use tracing::{error, info};
 
-use crate::config::{CodeCache, Config, DEFAULT_BATCH_SIZE, HandlerConfig};
+use crate::cli::text::one_line;
+use crate::config::{CodeCache, Config, DEFAULT_BATCH_SIZE, EngineKind, HandlerConfig};
+use crate::configuration::{self, Current, Unreadable};
 use crate::routing::Router;
 
 /// Places in the pool for each call that may run at once: composed components take several.
 const PLACES: usize = 4;
 
 /// A handler that can run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Handler {
     /// Its configuration.
     pub config: HandlerConfig,
     /// Its component.
     pub component: Component,
+    /// What it is configured with.
+    pub configuration: Current,
 }
 
 impl Handler {
@@ -71,6 +76,36 @@ pub enum HandlerError {
         /// What it has instead.
         interface: Interface,
     },
+    /// Secrets that it is configured with cannot be read.
+    #[error("handler `{handler}`: {}", listed(.unreadable))]
+    Configuration {
+        /// The handler.
+        handler: HandlerName,
+        /// Which, and why.
+        unreadable: Vec<Unreadable>,
+    },
+    /// It is granted the queue's own files.
+    #[error(
+        "handler `{handler}`: it is granted the directory {}, and the queue keeps its files in {}\n\
+         nobody else may use those: grant a directory beside them", .path.display(), .data_dir.display()
+    )]
+    DataDir {
+        /// The handler.
+        handler: HandlerName,
+        /// What it is granted.
+        path: PathBuf,
+        /// The queue's directory.
+        data_dir: PathBuf,
+    },
+}
+
+fn listed(unreadable: &[Unreadable]) -> String {
+    match unreadable {
+        [one] => one.to_string(),
+        several => several
+            .iter()
+            .fold("its configuration is not complete".to_owned(), |text, one| text + "\n  - " + &one.to_string()),
+    }
 }
 
 /// A host with room for every handler's concurrency.
@@ -105,37 +140,105 @@ pub(crate) fn usual_cache() -> Option<PathBuf> {
 pub async fn load(host: &Host, config: &Config) -> Vec<Result<Arc<Handler>, HandlerError>> {
     let mut handlers = Vec::with_capacity(config.handlers.len());
     for handler in &config.handlers {
-        handlers.push(load_one(host, handler).await.map(Arc::new));
+        handlers.push(load_one(host, handler, config).await.map(Arc::new));
     }
     handlers
 }
 
-async fn load_one(host: &Host, config: &HandlerConfig) -> Result<Handler, HandlerError> {
-    let path = config.component.clone();
-    let name = config.name.clone();
-    let read = tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || std::fs::read(path)
+async fn load_one(host: &Host, config: &HandlerConfig, whole: &Config) -> Result<Handler, HandlerError> {
+    let prepared = tokio::task::spawn_blocking({
+        let (config, data_dir) = (config.clone(), data_dir(whole));
+        move || prepare(&config, data_dir.as_deref())
     });
-    let bytes = match read.await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return Err(HandlerError::Read { handler: name, path, error }),
+    let (path, name) = (config.component.clone(), config.name.clone());
+    let (bytes, configuration) = match prepared.await {
+        Ok(prepared) => prepared?,
         Err(error) => return Err(HandlerError::Read { handler: name, path, error: std::io::Error::other(error) }),
     };
     let request = LoadRequest {
         name: name.clone(),
-        bytes: Bytes::from(bytes),
+        bytes,
         digest: config.digest.clone(),
         interface: config.interface,
-        grants: Grants { emit: config.grant.emit.clone(), state: config.grant.state.clone() },
+        grants: grants(config),
         instances: config.instances,
     };
     match host.load(request).await {
         Ok(component) if config.batch_size.is_some() && component.interface() != Interface::BatchHandler => {
             Err(HandlerError::NoBatches { handler: name, interface: component.interface() })
         }
-        Ok(component) => Ok(Handler { config: config.clone(), component }),
+        Ok(component) => {
+            let configuration = Current::new(configuration);
+            Ok(Handler { config: config.clone(), component, configuration })
+        }
         Err(error) => Err(HandlerError::Load { handler: name, path, error }),
+    }
+}
+
+/// What stands on the disk of a handler: its component, and its secrets. Blocks.
+fn prepare(config: &HandlerConfig, data_dir: Option<&Path>) -> Result<(Bytes, Configuration), HandlerError> {
+    let (handler, path) = (config.name.clone(), config.component.clone());
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => Bytes::from(bytes),
+        Err(error) => return Err(HandlerError::Read { handler, path, error }),
+    };
+    if let Some(data_dir) = data_dir.map(resolved) {
+        let is_touched = |path: &PathBuf| path.starts_with(&data_dir) || data_dir.starts_with(path);
+        if let Some(path) = config.grant.files.iter().map(|grant| resolved(&grant.host)).find(is_touched) {
+            return Err(HandlerError::DataDir { handler, path, data_dir });
+        }
+    }
+    let configuration = configuration::read(&config.config)
+        .map_err(|unreadable| HandlerError::Configuration { handler, unreadable })?;
+    Ok((bytes, configuration))
+}
+
+/// Where the queue keeps its files, if it does.
+fn data_dir(config: &Config) -> Option<PathBuf> {
+    (config.queue.engine == EngineKind::Rocksdb).then(|| config.data_dir.clone())
+}
+
+/// A path without links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for ancestor in path.ancestors() {
+        if let (Ok(there), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
+            return there.join(rest);
+        }
+    }
+    path
+}
+
+/// What a handler may do. Variables that are not set are left out.
+fn grants(config: &HandlerConfig) -> Grants {
+    let granted = &config.grant;
+    let variable = |name: &String| Some((name.clone(), Secret::new(std::env::var(name).ok()?)));
+    Grants {
+        emit: granted.emit.clone(),
+        state: granted.state.clone(),
+        env: granted.env.iter().filter_map(variable).collect(),
+        files: granted.files.clone(),
+        sockets: granted.sockets.clone(),
+    }
+}
+
+/// Reads the secrets of all handlers again. Each handler's next run has them; what cannot be read stays as it was.
+pub async fn refresh(handlers: Vec<Arc<Handler>>) {
+    let refreshed = tokio::task::spawn_blocking(move || {
+        let read =
+            |handler: &Arc<Handler>| configuration::refresh(&handler.config.config, &handler.configuration.get());
+        let read: Vec<_> = handlers.iter().map(read).collect();
+        for (handler, (configuration, unreadable)) in handlers.iter().zip(read) {
+            handler.configuration.set(configuration);
+            for Unreadable { key, place, reason } in unreadable {
+                error!(handler = %handler.config.name, key = one_line(&key), place = one_line(&place),
+                    reason = one_line(&reason), "a secret cannot be read again: its value stays as it was");
+            }
+        }
+    });
+    match refreshed.await {
+        Ok(()) => info!("the secrets of all handlers were read again"),
+        Err(error) => error!(%error, "the secrets of the handlers were not read again"),
     }
 }
 

@@ -12,7 +12,7 @@ use gristmill_queue::{ListKeys, OnLoss, Publish, PublishStatus, Queue, QueueErro
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::cli::args::Run;
 use crate::cli::ndjson::Source;
@@ -40,7 +40,9 @@ const KEYS_AT_ONCE: usize = 1_000;
 pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let host = registry::host(config)?;
+    let hangups = signal(SignalKind::hangup()).context("cannot listen to signals")?;
     let handlers = load(&host, config).await?;
+    let refreshing = tokio::spawn(refresh(hangups, handlers.clone()));
     let on_loss = if args.accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
     let queue = engine::open(config, on_loss).await?;
     let runtime = Runtime::start(config, host, handlers, queue).await?;
@@ -53,6 +55,7 @@ pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
     let (queue, latencies) = (runtime.queue.clone(), runtime.latencies.clone());
     // Stopped in order whatever happened: what runs is settled or released.
     runtime.stop(config.shutdown_grace, &mut signals).await;
+    refreshing.abort();
     if worked.is_ok() && args.until_idle {
         screen::print(&report::render(&*queue, &baseline, &latencies, Screen::stdout()).await?)?;
     }
@@ -71,6 +74,9 @@ async fn load(host: &Host, config: &Config) -> anyhow::Result<Vec<Arc<Handler>>>
                 let component = &handler.component;
                 info!(handler = %component.name(), digest = component.digest(),
                     compile_ms = u64::try_from(component.compile_time().as_millis()).unwrap_or(u64::MAX), "loaded");
+                for gap in component.gaps() {
+                    debug!(handler = %component.name(), "{}", one_line(&gap.to_string()));
+                }
                 handlers.push(handler);
             }
             Err(error) => errors.push(error.to_string()),
@@ -80,6 +86,13 @@ async fn load(host: &Host, config: &Config) -> anyhow::Result<Vec<Arc<Handler>>>
         bail!("{}", errors.join("\nerror: "));
     }
     Ok(handlers)
+}
+
+/// Reads secrets again at each signal.
+async fn refresh(mut hangups: Signal, handlers: Vec<Arc<Handler>>) {
+    while hangups.recv().await.is_some() {
+        registry::refresh(handlers.clone()).await;
+    }
 }
 
 /// A deployment at work.

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gristmill::config::{
-    self, BucketConfig, CodeCache, Color, Config, ConfigErrors, DurabilityKind, EngineKind, Granted, HandlerConfig,
-    HostConfig, QueueConfig,
+    self, BucketConfig, CodeCache, Color, Config, ConfigErrors, ConfigValue, DurabilityKind, EngineKind, Granted,
+    HandlerConfig, HostConfig, QueueConfig,
 };
-use gristmill_core::{Backoff, Pattern, QueueName, RetryPolicy, Subscription};
+use gristmill_core::{Backoff, Pattern, QueueName, RetryPolicy, Secret, Subscription};
 use gristmill_host::{HostOptions, Instances, Interface, Limits};
 use gristmill_queue::{EngineOptions, KeyOptions, OnDead, Payload, QueueOptions, Rate, Retention};
 use proptest::prelude::*;
@@ -54,6 +54,7 @@ timeout = "1m"
 memory = "128MiB"
 concurrency = 8
 max-state-writes = 10
+max-log-rate = { per-second = 5, burst = 50 }
 key-concurrency = 2
 on-dead = "hold"
 rate = { per-second = 2.5 }
@@ -74,7 +75,10 @@ component = "plugins/resize.wasm"
 digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 interface = "wasi:cli/run"
 subscribe = [{ type = "com.acme.image.*", source = "/shop" }, { subject = "$${x}" }]
-grant = { emit = ["com.acme.thumbnail.*", "${EVENT}"], state = ["thumbnails", "prices:read"] }
+grant = { emit = ["com.acme.thumbnail.*", "${EVENT}"], state = ["thumbnails", "prices:read"], env = ["TZ"], files = [
+    "in:read", "/srv/out:write", { path = "../a:b", as = "/c/" }], sockets = ["tcp://10.0.0.0/8:*", "udp://DB.internal:53"] }
+config = { width = 0x280, ratio = 0.50, "a.b" = true, event = "${EVENT}", key = { env = "API_KEY" }, cert = { file = "c.pem" } }
+max-log-rate = "unlimited"
 max-state-writes = 50_000
 max-state-bytes = "64MiB"
 max-emits = 0
@@ -232,6 +236,26 @@ fn every_key_is_read() {
     };
     assert_eq!(resize.limits, limits);
     assert_eq!(resize.instances, Instances::Reuse { events: 1, age: Duration::from_secs(1) });
+    assert_eq!(resize.max_log_rate, None);
+    assert_eq!(resize.grant.env, ["TZ"]);
+    let files: Vec<_> = resize.grant.files.iter().map(ToString::to_string).collect();
+    assert_eq!(files, ["deploy/in:/in:read", "/srv/out:/srv/out:write", "deploy/../a:b:/c:read"]);
+    let sockets: Vec<_> = resize.grant.sockets.iter().map(ToString::to_string).collect();
+    assert_eq!(sockets, ["tcp://10.0.0.0/8:*", "udp://db.internal:53"]);
+    let text = |text: &str| ConfigValue::Text(Secret::new(text));
+    let (line, _) = FULL.lines().enumerate().find(|(_, line)| line.starts_with("config = ")).unwrap();
+    let place = |column| format!("deploy/runtime.toml:{}:{column}", line + 1);
+    let expected = [
+        ("a.b", text("true")),
+        ("cert", ConfigValue::File { path: "deploy/c.pem".into(), place: place(118) }),
+        ("event", text("com.acme.done")),
+        ("key", ConfigValue::Env { name: "API_KEY".into(), place: place(89) }),
+        ("ratio", text("0.50")),
+        ("width", text("640")),
+    ];
+    let values: Vec<_> = resize.config.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    assert_eq!(values, expected);
+    assert!(!format!("{:?}", resize.config).contains("com.acme.done"), "{:?}", resize.config);
     let bucket = |name: &str, max_bytes| BucketConfig { name: name.to_owned(), max_bytes };
     assert_eq!(config.buckets, [bucket("thumbnails", Some(1 << 30)), bucket("prices", None)]);
     assert_eq!(resize.concurrency, 1);
@@ -265,6 +289,8 @@ fn every_key_is_read() {
         ..Limits::default()
     };
     assert_eq!(notify.limits, limits);
+    assert_eq!(notify.max_log_rate, Some(Rate { per_second: 5.0, burst: 50 }));
+    assert!(notify.config.is_empty());
     assert_eq!(notify.instances, Instances::Fresh);
     assert_eq!(notify.concurrency, 8);
     let backoff = Backoff { base: Duration::from_millis(500), jitter: 0.0, ..backoff };
@@ -309,11 +335,14 @@ fn what_is_not_written_has_a_default() {
         code_cache: CodeCache::Usual,
     };
     assert_eq!(config.host, host);
-    let [HandlerConfig { digest, concurrency, limits, instances, queue, grant, .. }] = &config.handlers[..] else {
+    let [HandlerConfig { digest, concurrency, limits, max_log_rate, instances, queue, grant, .. }] =
+        &config.handlers[..]
+    else {
         panic!("{config:?}")
     };
     assert_eq!((digest.as_deref(), *concurrency, grant), (None, 4, &Granted::default()));
     assert_eq!((limits, *instances), (&Limits::default(), Instances::Fresh));
+    assert_eq!(*max_log_rate, Some(Rate { per_second: 100.0, burst: 1_000 }));
     assert_eq!(config.buckets, []);
     assert_eq!(*queue, QueueOptions::default(), "the engine's defaults and those of the file are the same");
 }
@@ -331,6 +360,7 @@ fn bounds_are_allowed() {
         ("backoff = { factor = 1, jitter = 0 }", "backoff = { factor = 1e3, jitter = 1.0 }"),
         ("backoff = { base = \"1ms\", max = \"1ms\" }", "backoff = { base = \"1h\" }"),
         ("concurrency = 1\nmax-in-flight = 1", "max-in-flight = 1_000_000"),
+        ("max-log-bytes = \"0B\"", "max-log-bytes = \"16MiB\""),
         ("max-events = 1", "max-events = 4_294_967_295"),
         ("max-bytes = \"1MiB\"", "max-bytes = \"16384GiB\""),
         ("rate = { per-second = 0.001, burst = 1 }", "rate = { per-second = 1e6, burst = 1_000_000 }"),

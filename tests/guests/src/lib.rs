@@ -17,6 +17,9 @@ pub const ACKER_MODULE: &str = "acker_module";
 pub const ACTOR_MODULE: &str = "actor_module";
 /// Handles batches: see the table in `components/examples/batcher.rs`.
 pub const BATCHER: &str = "batcher";
+/// Answers with what it is configured with, by the interface that the event's type names: see
+/// `components/examples/configured.rs`.
+pub const CONFIGURED: &str = "configured";
 /// Does to the state what the event's data says: see `components/examples/keeper.rs`.
 pub const KEEPER: &str = "keeper";
 /// Handles messages: see the table in `components/examples/messenger.rs`.
@@ -31,13 +34,18 @@ pub const QUICKSTART_RECEIPTS: &str = "quickstart_receipts";
 pub const PROGRAM_COMPONENT: &str = "program_component";
 /// The same program as a core module, for WASI preview 1.
 pub const PROGRAM_MODULE: &str = "program_module";
+/// Looks around, as the event's type says, as a plain program: see the table in `programs/src/visitor.rs`.
+pub const VISITOR_COMPONENT: &str = "visitor_component";
+/// The same program as a core module, for WASI preview 1.
+pub const VISITOR_MODULE: &str = "visitor_module";
 /// Every guest.
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 15] = [
     ACKER,
     ACTOR,
     ACKER_MODULE,
     ACTOR_MODULE,
     BATCHER,
+    CONFIGURED,
     KEEPER,
     MESSENGER,
     PLUGIN_LOG,
@@ -45,6 +53,8 @@ pub const ALL: [&str; 12] = [
     QUICKSTART_RECEIPTS,
     PROGRAM_COMPONENT,
     PROGRAM_MODULE,
+    VISITOR_COMPONENT,
+    VISITOR_MODULE,
 ];
 
 /// The file of a guest.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_core::{Event, HandlerName, Pattern, Timestamp};
-use gristmill_host::{Component, Grants, Host, HostOptions, Instances, Invocation, Limits, LoadError, LoadRequest};
+use gristmill_host::{
+    Component, Configuration, Grants, Host, HostOptions, Instances, Invocation, Limits, LoadError, LoadRequest,
+};
 
 /// The types of `gristmill:events/types` that a handler's export needs.
 const TYPES: &str = r#"
@@ -115,6 +117,7 @@ pub(crate) fn invocation() -> Invocation {
         enqueued_at: Timestamp::EPOCH,
         event: Arc::new(Event::new("1", "/test", "com.acme.test")),
         state: None,
+        configuration: Configuration::default(),
         limits: Limits::default(),
     }
 }

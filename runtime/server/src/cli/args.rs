@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use gristmill_core::units::{parse_duration, parse_size};
-use gristmill_core::{EntryId, Pattern, QueueName, StateGrant, entry};
+use gristmill_core::{DirectoryGrant, EntryId, Pattern, QueueName, SocketGrant, StateGrant, entry};
 use gristmill_host::Interface;
 use reqwest::Url;
 
@@ -330,7 +330,8 @@ pub struct Redrive {
 #[command(after_help = "\
 Examples:
   gristmill invoke plugins/resize.wasm --event event.json
-  gristmill invoke plugins/resize.wasm --event event.json --emit 'com.acme.*' --timeout 1s")]
+  gristmill invoke plugins/resize.wasm --event event.json --emit 'com.acme.*' --timeout 1s
+  gristmill invoke plugins/resize.wasm --event event.json --set width=640 --files images:/in:read")]
 pub struct Invoke {
     /// The component's file
     #[arg(value_name = "COMPONENT")]
@@ -348,6 +349,18 @@ pub struct Invoke {
     /// kept nowhere. May be repeated
     #[arg(long, value_name = "BUCKET")]
     pub state: Vec<StateGrant>,
+    /// A value that it is configured with; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// A variable of this environment that it sees; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub env: Vec<String>,
+    /// A directory that it may use: PATH:read, PATH:write, or PATH:/NAME:read where it calls it /NAME. May be repeated
+    #[arg(long, value_name = "DIRECTORY")]
+    pub files: Vec<DirectoryGrant>,
+    /// Addresses that it may talk to, such as tcp://db.internal:5432 or udp://10.0.0.0/8:*; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub sockets: Vec<SocketGrant>,
     /// How long it may run
     #[arg(long, default_value = "5s", value_parser = timeout)]
     pub timeout: Duration,
@@ -394,6 +407,13 @@ fn interface() -> impl TypedValueParser<Value = Interface> {
 
 fn pattern(text: &str) -> Result<Pattern, Infallible> {
     Ok(Pattern::new(text))
+}
+
+fn key_value(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE"),
+    }
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

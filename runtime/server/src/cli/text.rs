@@ -76,6 +76,12 @@ pub fn age(now: Timestamp, at: Timestamp) -> String {
     if at > now { format!("in {}", short(at.since(now))) } else { short(now.since(at)) }
 }
 
+/// As much of a component's digest as tells it from others.
+#[must_use]
+pub fn short_digest(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
+}
+
 /// `one thing`, `two things`.
 #[must_use]
 pub fn count(number: u64, singular: &str, plural: &str) -> String {

@@ -1,5 +1,7 @@
 //! `grant` of a handler, and `[[bucket]]`.
 
+use std::path::Path;
+
 use gristmill_core::Pattern;
 use gristmill_core::state::{StateGrant, StateGrantError, is_bucket_name};
 
@@ -9,6 +11,7 @@ use super::keys;
 use super::reader::{Entry, Reader, Table, Text};
 use super::setting::Setting;
 use super::suggest::quoted;
+use super::surroundings;
 use super::values::Allowed;
 use super::{BucketConfig, Granted};
 
@@ -17,8 +20,8 @@ const STATE: &str = "[\"thumbnails\", \"prices:read\"]";
 const BUCKET: &str = "\"thumbnails\"";
 const MAX_BYTES: Allowed<u64> = Allowed::unlimited(1 << 10..=1 << 44, 1 << 30);
 
-/// Reads `grant` of a handler.
-pub(super) fn grant(reader: &mut Reader<'_>, table: &Table<'_>) -> Granted {
+/// Reads `grant` of a handler; paths start from `folder`.
+pub(super) fn grant(reader: &mut Reader<'_>, table: &Table<'_>, folder: &Path) -> Granted {
     let Some(entry) = table.entry("grant") else { return Granted::default() };
     let Some(grant) = reader.table(&entry, &keys::GRANT) else {
         reader.wrong_type(&entry, "a table", &format!("for example: grant = {{ emit = {EMIT}, state = {STATE} }}"));
@@ -27,6 +30,11 @@ pub(super) fn grant(reader: &mut Reader<'_>, table: &Table<'_>) -> Granted {
     Granted {
         emit: reader.setting(&grant, "emit", emit).value_or(Vec::new()),
         state: reader.setting(&grant, "state", state).value_or(Vec::new()),
+        env: reader.setting(&grant, "env", surroundings::env).value_or(Vec::new()),
+        files: reader
+            .setting(&grant, "files", |reader, entry| surroundings::files(reader, entry, folder))
+            .value_or(Vec::new()),
+        sockets: reader.setting(&grant, "sockets", surroundings::sockets).value_or(Vec::new()),
     }
 }
 

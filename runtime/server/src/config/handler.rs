@@ -1,11 +1,13 @@
 //! `[[handler]]`.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use gristmill_core::{HandlerName, Pattern, Subscription};
 use gristmill_host::Interface;
 
+use super::configured::configured;
 use super::error::Problem;
 use super::grant;
 use super::keys;
@@ -81,7 +83,8 @@ fn one(
         reader.choice(entry, &Interface::ALL.map(|interface| (interface.name(), interface)))
     });
     let subscribe = reader.setting(table, "subscribe", subscribe);
-    let granted = grant::grant(reader, table);
+    let config = reader.setting(table, "config", |reader, entry| configured(reader, entry, shared));
+    let granted = grant::grant(reader, table, shared.folder);
     let batch_size = reader
         .setting(table, "batch-size", |reader, entry| reader.integer(entry, &BATCH_SIZE, |count| count.to_string()));
     let ordering_key = reader.setting(table, "ordering-key", ordering_key);
@@ -98,6 +101,8 @@ fn one(
         limits: limits.call(shared.max_event_size.as_ref().map_or(0, |size| size.value)),
         instances: limits.instances(),
         queue: limits.queue(ordering_key.value()),
+        max_log_rate: limits.max_log_rate(),
+        config: config.value_or(BTreeMap::new()),
         grant: granted,
     })
 }

@@ -53,6 +53,7 @@ pub(super) const DEFAULTS: Keys = Keys {
         "max-emits",
         "max-emit-bytes",
         "max-log-bytes",
+        "max-log-rate",
         "max-result-bytes",
         "max-call-bytes",
         "max-handles",
@@ -85,6 +86,7 @@ pub(super) const HANDLER: Keys = Keys {
         "interface",
         "batch-size",
         "subscribe",
+        "config",
         "grant",
         "ordering-key",
         "max-attempts",
@@ -98,6 +100,7 @@ pub(super) const HANDLER: Keys = Keys {
         "max-emits",
         "max-emit-bytes",
         "max-log-bytes",
+        "max-log-rate",
         "max-result-bytes",
         "max-call-bytes",
         "max-handles",
@@ -118,7 +121,7 @@ pub(super) const HANDLER: Keys = Keys {
         "cancelled-retention",
         "keep-payload",
     ],
-    later: &["config"],
+    later: &[],
 };
 /// `backoff`.
 pub(super) const BACKOFF: Keys = Keys { title: "backoff", known: &["base", "factor", "max", "jitter"], later: &[] };
@@ -127,7 +130,12 @@ pub(super) const RATE: Keys = Keys { title: "rate", known: &["per-second", "burs
 /// `done-retention`, `dead-retention` and `cancelled-retention`.
 pub(super) const RETENTION: Keys = Keys { title: "retention", known: &["age", "count"], later: &[] };
 /// `grant`.
-pub(super) const GRANT: Keys = Keys { title: "grant", known: &["emit", "state"], later: &["http", "env"] };
+pub(super) const GRANT: Keys =
+    Keys { title: "grant", known: &["emit", "state", "env", "files", "sockets"], later: &["http"] };
+/// A secret among the values of `config`.
+pub(super) const SECRET: Keys = Keys { title: "config", known: &["env", "file"], later: &[] };
+/// One item of `grant.files`.
+pub(super) const DIRECTORY: Keys = Keys { title: "files", known: &["path", "as", "access"], later: &[] };
 /// `[[bucket]]`.
 pub(super) const BUCKET: Keys = Keys { title: "[[bucket]]", known: &["name", "max-bytes"], later: &[] };
 /// One item of `subscribe`.

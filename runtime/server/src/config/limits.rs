@@ -6,11 +6,11 @@ use std::time::Duration;
 use gristmill_core::units::{format_duration, format_size};
 use gristmill_core::{Backoff, RetryPolicy};
 use gristmill_host::Instances;
-use gristmill_queue::{MAX_KEY_LEN, QueueOptions};
+use gristmill_queue::{MAX_KEY_LEN, QueueOptions, Rate};
 
 use super::error::Problem;
 use super::keys;
-use super::options::QueueKeys;
+use super::options::{QueueKeys, rate};
 use super::reader::{Reader, Table};
 use super::sandbox::SandboxKeys;
 use super::setting::{Effective, Setting};
@@ -28,6 +28,7 @@ const LEASE: Allowed<Duration> =
 const TIMEOUT: Allowed<Duration> = Allowed::within(Duration::from_millis(1)..=DAY, Duration::from_secs(5));
 const MEMORY: Allowed<u64> = Allowed::within(1 << 20..=4 << 30, 64 << 20);
 const CONCURRENCY: Allowed<u32> = Allowed::within(1..=1024, 4);
+const MAX_LOG_RATE: Rate = Rate { per_second: 100.0, burst: 1_000 };
 const BASE: Allowed<Duration> = Allowed::within(DELAYS, Duration::from_secs(1));
 const FACTOR: Allowed<f64> = Allowed::within(1.0..=1000.0, 2.0);
 const MAX: Allowed<Duration> = Allowed::within(DELAYS, Duration::from_hours(1));
@@ -42,6 +43,7 @@ pub(super) struct Limits {
     memory: Setting<u64>,
     concurrency: Setting<u32>,
     sandbox: SandboxKeys,
+    max_log_rate: Setting<Option<Rate>>,
     backoff: BackoffKeys,
     queue: QueueKeys,
 }
@@ -76,6 +78,7 @@ impl Limits {
                 reader.integer(entry, &CONCURRENCY, |count| count.to_string())
             }),
             sandbox: SandboxKeys::read(reader, table),
+            max_log_rate: reader.setting(table, "max-log-rate", rate),
             backoff: BackoffKeys::read(reader, table),
             queue: QueueKeys::read(reader, table),
         }
@@ -90,6 +93,7 @@ impl Limits {
             memory: self.memory.or(&defaults.memory),
             concurrency: self.concurrency.or(&defaults.concurrency),
             sandbox: self.sandbox.over(&defaults.sandbox),
+            max_log_rate: self.max_log_rate.or(&defaults.max_log_rate),
             backoff: self.backoff.over(&defaults.backoff),
             queue: self.queue.over(&defaults.queue),
         }
@@ -157,6 +161,10 @@ impl Limits {
 
     pub(super) fn concurrency(&self) -> usize {
         usize::try_from(self.concurrency.value_or(CONCURRENCY.default)).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn max_log_rate(&self) -> Option<Rate> {
+        self.max_log_rate.value_or(Some(MAX_LOG_RATE))
     }
 
     fn retry(&self) -> RetryPolicy {

@@ -17,19 +17,23 @@
 //! | `sandbox` | those of them that say what one call may use |
 //! | `options` | those of them that say how a queue treats its entries |
 //! | `handler` | `[[handler]]` |
+//! | `configured` | `config` of a handler |
 //! | `grant` | what a handler may do, and `[[bucket]]` |
+//! | `surroundings` | those grants that are about the machine and the network |
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gristmill_core::{HandlerName, Pattern, StateGrant, Subscription};
+use gristmill_core::{DirectoryGrant, HandlerName, Pattern, Secret, SocketGrant, StateGrant, Subscription};
 use gristmill_host::{Instances, Interface, Limits};
-use gristmill_queue::QueueOptions;
+use gristmill_queue::{QueueOptions, Rate};
 
 pub use self::error::{Color, ConfigErrors, Problem};
 use self::reader::Reader;
 
+mod configured;
 pub mod error;
 mod expand;
 mod grant;
@@ -42,6 +46,7 @@ mod sandbox;
 mod sections;
 mod setting;
 mod suggest;
+mod surroundings;
 mod syntax;
 mod values;
 
@@ -74,13 +79,14 @@ pub fn parse(text: &str, origin: &Path) -> Result<Config, ConfigErrors> {
 pub fn parse_with(text: &str, origin: &Path, environment: &Environment<'_>) -> Result<Config, ConfigErrors> {
     let (tree, syntax) = syntax::parse(text);
     let mut reader = Reader::new(text, environment);
-    let config = read(&mut reader, &tree, origin.parent().unwrap_or(Path::new("")));
+    let config = read(&mut reader, &tree, origin);
     let problems = syntax::merge(text, syntax, reader.into_problems());
     if problems.is_empty() { Ok(config) } else { Err(ConfigErrors::new(origin, text, problems)) }
 }
 
 /// What the tree says; where the reader found a problem, a default stands in.
-fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, folder: &Path) -> Config {
+fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, origin: &Path) -> Config {
+    let folder = origin.parent().unwrap_or(Path::new(""));
     let root = reader.root(tree);
     let runtime = sections::runtime(reader, &root);
     let listen = sections::http(reader, &root);
@@ -90,6 +96,7 @@ fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, folder: &Path) -> Conf
         defaults: limits::defaults(reader, &root),
         max_event_size: queue.max_event_size(),
         memory: runtime.memory(),
+        origin,
         folder,
     };
     let handlers = handler::all(reader, &root, &shared);
@@ -112,6 +119,8 @@ struct Shared<'a> {
     max_event_size: Option<setting::Effective<u64>>,
     /// Of all instances together.
     memory: Option<setting::Effective<u64>>,
+    /// What messages call the file.
+    origin: &'a Path,
     /// Paths start here.
     folder: &'a Path,
 }
@@ -237,8 +246,33 @@ pub struct HandlerConfig {
     pub instances: Instances,
     /// How its queue treats entries. The lease is longer than `timeout` and some grace.
     pub queue: QueueOptions,
+    /// How many lines all its calls may log. Default: 100 a second, and 1,000 at once after a pause.
+    pub max_log_rate: Option<Rate>,
+    /// What it can ask for through `wasi:config`.
+    pub config: BTreeMap<String, ConfigValue>,
     /// What it may do beyond computing.
     pub grant: Granted,
+}
+
+/// One value of `config`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigValue {
+    /// It was written there.
+    Text(Secret),
+    /// It is read from the environment, when the runtime starts.
+    Env {
+        /// The variable.
+        name: String,
+        /// Where that was written: `FILE:LINE:COLUMN`.
+        place: String,
+    },
+    /// It is read from a file, when the runtime starts and on SIGHUP.
+    File {
+        /// The file, resolved against the folder of `runtime.toml`.
+        path: PathBuf,
+        /// Where that was written: `FILE:LINE:COLUMN`.
+        place: String,
+    },
 }
 
 /// `grant`. Default: nothing.
@@ -248,4 +282,10 @@ pub struct Granted {
     pub emit: Vec<Pattern>,
     /// Buckets that it may use; each once.
     pub state: Vec<StateGrant>,
+    /// Names of variables of the environment that it sees; each once.
+    pub env: Vec<String>,
+    /// Directories that it may use, resolved against the folder of `runtime.toml`; what it calls them, each once.
+    pub files: Vec<DirectoryGrant>,
+    /// Addresses that it may talk to.
+    pub sockets: Vec<SocketGrant>,
 }

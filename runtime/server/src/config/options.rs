@@ -195,7 +195,7 @@ fn number(count: u32) -> String {
 }
 
 /// `{ per-second = …, burst = … }`, or "unlimited".
-fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Option<Rate>> {
+pub(super) fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Option<Rate>> {
     reader.unless_unlimited(entry, |reader, entry| {
         let Some(table) = reader.table(entry, &keys::RATE) else {
             let help = format!("for example: {} = {{ per-second = 10, burst = 5 }}, or \"{UNLIMITED}\"", entry.key);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::Environment;
 use super::error::Problem;
@@ -44,6 +44,7 @@ enum Role {
 }
 
 /// A string with its variables filled in.
+#[derive(Clone)]
 pub(super) struct Text {
     /// What it says.
     pub(super) value: String,
@@ -69,6 +70,13 @@ impl<'a> Reader<'a> {
     pub(super) fn end_of_first_line(&self) -> Range<usize> {
         let end = self.text.lines().next().map_or(0, str::len);
         end..end
+    }
+
+    /// The line and the column of a place, from 1.
+    pub(super) fn line_and_column(&self, span: &Range<usize>) -> (usize, usize) {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        (before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 
     /// The file as a table.
@@ -224,6 +232,17 @@ impl<'t> Entry<'t> {
     pub(super) fn items(&self) -> Option<Vec<Entry<'t>>> {
         let items = self.value.get_ref().as_array()?;
         Some(items.iter().map(|value| Entry { key: self.key, value, role: Role::Item }).collect())
+    }
+
+    /// Its keys, whatever they are, and their values; `None` if it is no table.
+    pub(super) fn members(&self) -> Option<Vec<(&'t Spanned<DeString<'t>>, Self)>> {
+        let table = self.value.get_ref().as_table()?;
+        Some(table.iter().map(|(key, value)| (key, Entry { key: self.key, value, role: Role::Item })).collect())
+    }
+
+    /// What it is, with its article.
+    pub(super) fn found(&self) -> String {
+        with_article(self.value.get_ref())
     }
 
     /// Where the value was written.

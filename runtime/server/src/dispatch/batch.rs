@@ -13,7 +13,7 @@ use gristmill_host::{BatchDelivery, BatchInvocation, BatchOutcome, BatchReport};
 use gristmill_queue::{Acked, Delivery, Extend, ExtendReply, Publish, Settle, SettleReply, Transaction};
 use tracing::{debug, error, warn};
 
-use super::{Dispatcher, Phase, SETTLE_GRACE, log_line, pause};
+use super::{Dispatcher, Phase, SETTLE_GRACE, pause};
 use crate::cli::text::one_line;
 use crate::postmortem;
 
@@ -132,6 +132,7 @@ impl Dispatcher {
             queue: self.handler.config.name.to_string(),
             deliveries: batch.iter().map(member).collect(),
             state: state.clone().map(|state| state as _),
+            configuration: self.handler.configuration.get(),
             limits: self.handler.config.limits.clone(),
         };
         let report = tokio::select! {
@@ -144,7 +145,7 @@ impl Dispatcher {
             return Left::Nothing;
         };
         if let Some(first) = batch.first() {
-            report.logs.iter().for_each(|line| log_line(first, line));
+            self.log.record(first, &report.logs);
         }
         let BatchReport { outcome, emits, state: used, discarded, logs, ledger } = report;
         let postmortem = |outcome: &Outcome| postmortem::of(outcome, &ledger, &logs);

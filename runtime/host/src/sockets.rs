@@ -1,0 +1,112 @@
+//! Whom a handler may talk to, and which names it may look up.
+//!
+//! A granted address or network is compared with the address that is used. A granted name is looked up by the host
+//! whenever it is used: what the guest was told, or claims to have been told, does not count. Nobody else's name is
+//! looked up for a guest, because a look-up is a message to whoever answers it. Listening is never allowed.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gristmill_core::socket::{Protocol, SocketGrant};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::Host as _;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Network};
+use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsView as _};
+
+use crate::provided::WASI;
+use crate::state::State;
+
+/// For how long the addresses of a name are kept: a guest that tries many of them does not make many look-ups.
+const KEPT: Duration = Duration::from_secs(5);
+
+/// The network, as far as a handler may use it.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    grants: Vec<SocketGrant>,
+    /// The addresses of granted names, and when they were looked up.
+    names: Mutex<HashMap<String, (Instant, Vec<IpAddr>)>>,
+}
+
+impl Sockets {
+    pub(crate) fn new(grants: Vec<SocketGrant>) -> Self {
+        Self { grants, names: Mutex::default() }
+    }
+
+    /// Opens a context as far as is granted.
+    pub(crate) fn open(self: &Arc<Self>, wasi: &mut WasiCtxBuilder) {
+        let grants_any = |protocol| self.grants.iter().any(|grant| grant.protocol == protocol);
+        wasi.allow_tcp(grants_any(Protocol::Tcp)).allow_udp(grants_any(Protocol::Udp));
+        // Which names: see `link`.
+        wasi.allow_ip_name_lookup(!self.grants.is_empty());
+        if !self.grants.is_empty() {
+            let sockets = Arc::clone(self);
+            wasi.socket_addr_check(move |address, usage| Box::pin(Arc::clone(&sockets).allows(address, usage)));
+        }
+    }
+
+    async fn allows(self: Arc<Self>, address: SocketAddr, usage: SocketAddrUse) -> bool {
+        let protocol = match usage {
+            SocketAddrUse::TcpConnect => Protocol::Tcp,
+            SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => Protocol::Udp,
+            // Whoever talks first has any port of the system's choice.
+            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => {
+                return address.ip().is_unspecified() && address.port() == 0;
+            }
+            SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => return false,
+        };
+        if self.grants.iter().any(|grant| grant.covers(protocol, address)) {
+            return true;
+        }
+        for name in self.grants.iter().filter_map(|grant| grant.name_for(protocol, address)) {
+            if self.addresses(name).await.contains(&address.ip().to_canonical()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The addresses that a name has now; none where it cannot be looked up.
+    async fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        let kept = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        if let Some((at, addresses)) = kept
+            && at.elapsed() < KEPT
+        {
+            return addresses;
+        }
+        let found = tokio::net::lookup_host((name, 0)).await;
+        let addresses: Vec<_> = found.into_iter().flatten().map(|address| address.ip().to_canonical()).collect();
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(name.to_owned(), (Instant::now(), addresses.clone()));
+        addresses
+    }
+
+    /// Whether a guest may look up `name`. An address needs no looking up, but some standard libraries ask all the same.
+    fn may_look_up(&self, name: &str) -> bool {
+        let is_granted = |grant: &SocketGrant| grant.name().is_some_and(|granted| granted.eq_ignore_ascii_case(name));
+        !self.grants.is_empty() && name.parse::<IpAddr>().is_ok() || self.grants.iter().any(is_granted)
+    }
+}
+
+/// Links the look-up of names, in place of one that looks up any.
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance(&format!("wasi:sockets/ip-name-lookup@{WASI}"))?.func_wrap(
+        "resolve-addresses",
+        |mut store: StoreContextMut<'_, State>, (network, name): (Resource<Network>, String)| {
+            let state = store.data_mut();
+            if !state.identity.surroundings.sockets().may_look_up(&name) {
+                return Ok((Err(ErrorCode::AccessDenied),));
+            }
+            Ok((match state.sockets().resolve_addresses(network, name) {
+                Ok(stream) => Ok(stream),
+                Err(error) => Err(error.downcast()?),
+            },))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
