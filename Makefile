@@ -48,7 +48,8 @@ fmt: ## Format the code
 	cargo fmt --all
 
 bench: setup guests ## Measure against the floors; prints a table and writes bench.json to the target directory
-	cargo bench --locked --profile dev $(AS_SHIPPED) --package gristmill --bench floors
+	scripts/bench-guests
+	cargo bench --locked --profile dev $(AS_SHIPPED) --package gristmill --bench host
 	cargo bench --locked --profile dev $(AS_SHIPPED) --package gristmill-queue --bench queue
 
 bench-peer: setup ## The same beside arch-event-queues; compiles a RocksDB of its own, which takes long

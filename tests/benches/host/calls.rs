@@ -71,6 +71,7 @@ pub(crate) fn invocation(ty: &str, limits: Limits) -> Invocation {
         enqueued_at: Timestamp::EPOCH,
         event: Arc::new(event),
         state: None,
+        configuration: gristmill_host::Configuration::default(),
         limits,
     }
 }

@@ -61,7 +61,7 @@ pub(crate) async fn events_per_second(store: Store) -> f64 {
 
 pub(crate) fn open(store: Store, directory: &tempfile::TempDir) -> Arc<dyn Queue> {
     let engine: Engine = match store {
-        Store::Memory => Memory::open(EngineOptions::default()).unwrap(),
+        Store::Memory => Memory::default().open(EngineOptions::default()).unwrap(),
         Store::RocksDb => RocksDb::open(&directory.path().join("queue"), EngineOptions::default()).unwrap(),
     };
     Arc::new(engine)

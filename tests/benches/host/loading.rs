@@ -18,9 +18,8 @@ const CHILD: &str = "GRISTMILL_BENCH_CHILD";
 /// Loading a component, as after a start: with a host of its own.
 pub(crate) async fn seconds(component: Bytes, is_cached: bool) -> f64 {
     let directory = tempfile::tempdir().unwrap();
-    let host = |cache: &Path| {
-        Host::new(HostOptions { cache: Some(cache.to_owned()), ..HostOptions::default() }).unwrap()
-    };
+    let host =
+        |cache: &Path| Host::new(HostOptions { cache: Some(cache.to_owned()), ..HostOptions::default() }).unwrap();
     let cache = directory.path().join("cache");
     if is_cached {
         let loaded = calls::load(&host(&cache), "bench", component.clone(), Instances::Fresh).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gristmill_core::{EntryId, Outcome, QueueName};
 use gristmill_host::{Component, Host, HostOptions, Instances, Limits};
-use gristmill_queue::{Publish, Queue, QueueOptions};
+use gristmill_queue::{Publish, QueueOptions};
 use gristmill_test_guests as guests;
 use tokio::task::JoinHandle;
 
@@ -55,7 +55,8 @@ pub(crate) async fn p99(beside_others: bool) -> f64 {
     let name = QueueName::new("bench").unwrap();
     queue.configure(name.clone(), QueueOptions::default()).await.unwrap();
     let component = guests::path(guests::ACKER);
-    let at_work = dispatch::work(dispatch::handler(&directory, &format!("component = {component:?}")).await, queue.clone());
+    let at_work =
+        dispatch::work(dispatch::handler(&directory, &format!("component = {component:?}")).await, queue.clone());
     let host = host();
     let spinners = if beside_others { Some(Spinners::start(&host).await) } else { None };
     let p99 = tokio::spawn(async move {

@@ -11,6 +11,7 @@ mod backlog;
 mod cases;
 mod floors;
 mod peer;
+#[path = "../report.rs"]
 mod report;
 mod rig;
 
@@ -36,7 +37,15 @@ fn main() {
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for setting in [Setting::Bare, Setting::Defaults] {
-        let mut report = Report::new(setting);
+        let (group, with) = match setting {
+            Setting::Bare => (("queue: ", " (idempotency and log off)"), "idempotency and log off"),
+            Setting::Defaults => (("queue: ", " (all defaults)"), "all defaults"),
+        };
+        let heading = format!(
+            "rocksdb, {with}; payload {PAYLOAD} B, batches of {BATCH}; fsync, and medians of {RUNS} interleaved runs, \
+             unless a line says otherwise"
+        );
+        let mut report = Report::new(group, heading, RUNS);
         for case in paired(setting) {
             if wants(case.name) {
                 report.measure(&runtime, &case);

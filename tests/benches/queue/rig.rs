@@ -80,6 +80,4 @@ pub(crate) fn percentile(values: &mut [f64], share: f64) -> f64 {
     values[((values.len() - 1) as f64 * share).round() as usize]
 }
 
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    percentile(&mut values, 0.5)
-}
+pub(crate) use crate::report::median;

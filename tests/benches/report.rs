@@ -1,10 +1,8 @@
-//! The table, and the same as JSON.
+//! What benchmarks print: a table, and the same as JSON.
+#![allow(dead_code, reason = "each benchmark uses a part")]
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-
-use crate::rig::{Setting, median};
-use crate::{BATCH, PAYLOAD, RUNS};
 
 type Measure = Box<dyn Fn(&Runtime) -> f64>;
 
@@ -51,27 +49,38 @@ pub(crate) struct Line {
     pub(crate) unit: &'static str,
     pub(crate) value: f64,
     pub(crate) floor: f64,
-    /// And how often it was measured, if not [`RUNS`] times.
+    /// And how often it was measured, if not as often as the others.
     pub(crate) floor_is: String,
     pub(crate) ratio: f64,
     pub(crate) target: Target,
 }
 
-/// What was measured with one setting.
+/// The one in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What was measured under the same circumstances.
 pub(crate) struct Report {
-    setting: Setting,
+    /// What the lines are called in `bench.json`: before their names, and behind them.
+    group: (&'static str, &'static str),
+    /// The circumstances.
+    heading: String,
+    /// How often each case counts; once more warms up.
+    runs: usize,
     lines: Vec<Line>,
 }
 
 impl Report {
-    pub(crate) fn new(setting: Setting) -> Self {
-        Self { setting, lines: Vec::new() }
+    pub(crate) fn new(group: (&'static str, &'static str), heading: String, runs: usize) -> Self {
+        Self { group, heading, runs, lines: Vec::new() }
     }
 
     /// Runs a case and its floor in turn.
     pub(crate) fn measure(&mut self, runtime: &Runtime, case: &Case) {
         let (mut values, mut floors) = (Vec::new(), Vec::new());
-        for run in 0..=RUNS {
+        for run in 0..=self.runs {
             let (value, floor) = ((case.ours)(runtime), (case.floor)(runtime));
             // The first run warms up.
             if run > 0 {
@@ -100,14 +109,7 @@ impl Report {
         if self.lines.is_empty() {
             return;
         }
-        let with = match self.setting {
-            Setting::Bare => "idempotency and log off",
-            Setting::Defaults => "all defaults",
-        };
-        println!(
-            "\nrocksdb, {with}; payload {PAYLOAD} B, batches of {BATCH}; \
-             fsync, and medians of {RUNS} interleaved runs, unless a line says otherwise"
-        );
+        println!("\n{}", self.heading);
         println!("{:<34} {:>12} {:>12} {:>8} {:>8}      floor", "case", "value", "floor", "ratio", "target");
         for line in &self.lines {
             let met = match line.target {
@@ -131,7 +133,7 @@ impl Report {
         let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Vec<Value>>(&bytes).ok());
         let mut list = known.unwrap_or_default();
         for line in self.lines {
-            let case = format!("queue: {} ({with})", line.name);
+            let case = format!("{}{}{}", self.group.0, line.name, self.group.1);
             list.retain(|known| known["case"] != case.as_str());
             list.push(json!({ "case": case, "value": line.value, "unit": line.unit, "floor": line.floor,
                 "ratio": line.ratio, "target": line.target.text(), "met": line.target.is_met(line.ratio) }));
