@@ -3,6 +3,7 @@
 
 mod batches;
 mod dead_letters;
+mod http;
 mod messages;
 mod programs;
 mod publishing;

@@ -16,6 +16,7 @@
 //! | [`state`] | keys and values that handlers keep, and the right to them |
 //! | [`directory`], [`socket`] | what of the machine and the network a handler may use |
 //! | [`secret`] | text that no log may show |
+//! | [`http`] | the right to send requests, and what servers say of the next try |
 //! | [`time`], [`clock`] | instants, and who tells them |
 //! | [`units`] | durations and sizes as people write them |
 //!
@@ -33,6 +34,7 @@ pub mod clock;
 pub mod directory;
 pub mod entry;
 pub mod event;
+pub mod http;
 pub mod json;
 pub mod name;
 pub mod outcome;
@@ -50,6 +52,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use directory::DirectoryGrant;
 pub use entry::{Attempt, EntryId, History, State};
 pub use event::{Event, EventError};
+pub use http::{HttpGrant, HttpGrantError};
 pub use name::{HandlerName, NameError, QueueName};
 pub use outcome::{Outcome, OutcomeKind};
 pub use pattern::{Pattern, Subscription};

@@ -12,6 +12,7 @@ use crate::compile::Source;
 use crate::componentize;
 use crate::engine::Host;
 use crate::error::LoadError;
+use crate::http::Client;
 use crate::inspect::{self, Import, Outline};
 use crate::interfaces::{self, Interface, Ready};
 use crate::options::{Grants, Instances};
@@ -50,6 +51,7 @@ pub(crate) struct Identity {
     pub(crate) digest: String,
     pub(crate) grants: Grants,
     pub(crate) surroundings: Surroundings,
+    pub(crate) http: Client,
 }
 
 struct Loaded {
@@ -113,7 +115,7 @@ impl Component {
         let (ready, needs) = Ready::new(&source, &found)?;
         let (compile_time, is_cached) = (started.elapsed(), source.was_cached());
         let permits = needs.permits(host.options().instances)?;
-        let identity = Arc::new(Identity { name, digest, grants, surroundings });
+        let identity = Arc::new(Identity { name, digest, grants, surroundings, http: host.http().clone() });
         // A program ends with its event.
         let shelf = Shelf::new(if ready.interface().is_program() { Instances::Fresh } else { instances });
         host.shelves().add(&shelf);

@@ -7,6 +7,7 @@ use wasmtime::{Engine, EngineWeak};
 
 use crate::cache::Cache;
 use crate::error::HostError;
+use crate::http::Client;
 use crate::live::{Live, Running};
 use crate::options::{HostOptions, MAX_INSTANCES, STACK};
 use crate::platform::{Model, Platform};
@@ -18,7 +19,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// After so many ticks, instances that are kept and have become too old are dropped.
 const TICKS_PER_SWEEP: u32 = 500;
 
-/// Runs components. Cheap to clone; all clones share one pool of instances. Needs a tokio runtime with time enabled.
+/// Runs components. Cheap to clone; all clones share one pool of instances. Needs a tokio runtime with time enabled,
+/// and with I/O where requests are granted.
 #[derive(Clone)]
 pub struct Host {
     shared: Arc<Shared>,
@@ -34,6 +36,7 @@ struct Shared {
     live: Live,
     shelves: Shelves,
     cache: Option<Cache>,
+    http: Client,
 }
 
 /// What the ticker looks after.
@@ -56,6 +59,7 @@ impl Host {
         if !STACK.contains(&options.stack) {
             return Err(HostError::Stack { stack: options.stack });
         }
+        let http = Client::new(options.authorities.as_deref())?;
         let plain = Arc::new(Platform::new(&options, Model::Plain).map_err(HostError::Engine)?);
         let shelves = Shelves::default();
         let ticked =
@@ -64,7 +68,7 @@ impl Host {
         let pool = Pool::new(options.instances, options.memory);
         let (concurrent, live) = (Mutex::default(), Live::default());
         let cache = options.cache.clone().map(Cache::new);
-        Ok(Self { shared: Arc::new(Shared { options, plain, concurrent, ticked, pool, live, shelves, cache }) })
+        Ok(Self { shared: Arc::new(Shared { options, plain, concurrent, ticked, pool, live, shelves, cache, http }) })
     }
 
     /// The invocations that are going on, in the order in which they began.
@@ -108,6 +112,11 @@ impl Host {
 
     pub(crate) fn shelves(&self) -> &Shelves {
         &self.shared.shelves
+    }
+
+    /// What requests are sent with.
+    pub(crate) fn http(&self) -> &Client {
+        &self.shared.http
     }
 
     pub(crate) fn cache(&self) -> Option<&Cache> {

@@ -34,6 +34,12 @@ pub enum HostError {
     /// The thread that measures time slices cannot be started.
     #[error("cannot start the thread that interrupts handlers")]
     Ticker(#[source] std::io::Error),
+    /// The further authorities that requests should trust are none.
+    #[error("the certificate authorities for outgoing HTTP cannot be used: {reason}")]
+    Authorities {
+        /// What is wrong with them.
+        reason: String,
+    },
 }
 
 /// Why a component is not loaded. Each message says what was found, what was expected and what to do; some have
@@ -255,7 +261,7 @@ fn no_handler_advice(exports: &[String]) -> String {
     } else if exports_any(&["wasi:messaging/"]) {
         "it was built against another version of wasi:messaging: build it against 0.2.0-draft".to_owned()
     } else if exports_any(&["wasi:http/"]) {
-        "this version of Gristmill does not run what it exports: implement the world `event-handler` of gristmill:events"
+        "its HTTP handler is of another version of WASI: build it against `wasi:http/incoming-handler` of 0.2"
             .to_owned()
     } else {
         "implement the world `event-handler` of gristmill:events, in Rust with `#[gristmill_sdk::handler]`, or give it a \

@@ -131,6 +131,7 @@ impl Component {
             (None, outcomes) => outcomes,
         };
         let (bytes_read, bytes_written) = state.overlay.bytes();
+        let (http_sent, http_received) = state.http.end();
         let returned: &[Outcome] = outcomes.as_deref().unwrap_or_default();
         let bytes_returned: u64 = returned.iter().map(result_bytes).sum();
         let ledger = Ledger {
@@ -139,8 +140,13 @@ impl Component {
             peak_memory: state.memory.peak(),
             host_calls: state.calls.calls(),
             host_time: state.calls.time(),
-            bytes_in: bytes_in.saturating_add(bytes_read),
-            bytes_out: bytes_returned.saturating_add(state.outbox.bytes()).saturating_add(bytes_written),
+            bytes_in: bytes_in.saturating_add(bytes_read).saturating_add(http_received),
+            bytes_out: bytes_returned
+                .saturating_add(state.outbox.bytes())
+                .saturating_add(bytes_written)
+                .saturating_add(http_sent),
+            http_sent,
+            http_received,
             fuel,
         };
         let mut log = state.log.lock();

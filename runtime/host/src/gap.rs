@@ -24,15 +24,18 @@ pub enum GrantKind {
     Files,
     /// Addresses to talk to.
     Sockets,
+    /// Requests by HTTP.
+    Http,
 }
 
 /// How the imports begin that each grant is about; of a command, `module::function`.
-const NEEDS: [(&str, GrantKind); 8] = [
+const NEEDS: [(&str, GrantKind); 9] = [
     ("gristmill:events/emitter@", GrantKind::Emit),
     ("wasi:keyvalue/", GrantKind::State),
     ("wasi:cli/environment@", GrantKind::Env),
     ("wasi:filesystem/", GrantKind::Files),
     ("wasi:sockets/", GrantKind::Sockets),
+    ("wasi:http/outgoing-handler@", GrantKind::Http),
     ("wasi_snapshot_preview1::environ_", GrantKind::Env),
     ("wasi_snapshot_preview1::fd_prestat_", GrantKind::Files),
     ("wasi_snapshot_preview1::path_", GrantKind::Files),
@@ -56,6 +59,7 @@ impl GrantKind {
             Self::Env => "env",
             Self::Files => "files",
             Self::Sockets => "sockets",
+            Self::Http => "http",
         }
     }
 
@@ -68,6 +72,7 @@ impl GrantKind {
             Self::Env => r#"["TZ"]"#,
             Self::Files => r#"["in:read", "out:write"]"#,
             Self::Sockets => r#"["tcp://db.internal:5432"]"#,
+            Self::Http => r#"["GET https://api.example.com"]"#,
         }
     }
 
@@ -78,6 +83,7 @@ impl GrantKind {
             Self::Env => !grants.env.is_empty(),
             Self::Files => !grants.files.is_empty(),
             Self::Sockets => !grants.sockets.is_empty(),
+            Self::Http => !grants.http.is_empty(),
         }
     }
 }

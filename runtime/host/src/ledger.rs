@@ -25,6 +25,10 @@ pub struct Ledger {
     pub bytes_in: u64,
     /// Bytes that it gave: its result, emitted events, writes to the state, and requests over HTTP.
     pub bytes_out: u64,
+    /// Of those, what it sent by HTTP, over all connections, with all that belongs to them (headers, TLS).
+    pub http_sent: u64,
+    /// What came back by HTTP, likewise.
+    pub http_received: u64,
     /// Fuel, which is about the number of instructions; only where it is
     /// [counted](crate::HostOptions::count_fuel).
     pub fuel: Option<u64>,

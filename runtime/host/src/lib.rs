@@ -81,6 +81,7 @@ mod engine;
 mod error;
 mod execution;
 mod gap;
+mod http;
 mod imports;
 mod inspect;
 mod interfaces;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gristmill_core::{DirectoryGrant, Pattern, Secret, SocketGrant, StateGrant};
+use gristmill_core::{DirectoryGrant, HttpGrant, Pattern, Secret, SocketGrant, StateGrant};
 
 /// The most instances that one host can be sized for: each reserves 4 GiB of address space.
 pub const MAX_INSTANCES: u32 = 10_000;
@@ -26,6 +26,8 @@ pub struct HostOptions {
     /// Where compiled code is kept, so that it is compiled once: a directory that belongs to this user alone, made if it
     /// is not there. `None`: nothing is kept. Default: `None`.
     pub cache: Option<PathBuf>,
+    /// Certificate authorities that requests of handlers trust besides the public ones, as PEM text. Default: none.
+    pub authorities: Option<Vec<u8>>,
 }
 
 /// How little and how much stack is possible.
@@ -40,6 +42,7 @@ impl Default for HostOptions {
             max_component_size: 64 << 20,
             count_fuel: false,
             cache: None,
+            authorities: None,
         }
     }
 }
@@ -74,6 +77,8 @@ pub struct Grants {
     pub files: Vec<DirectoryGrant>,
     /// Addresses that it may talk to.
     pub sockets: Vec<SocketGrant>,
+    /// Requests that it may send.
+    pub http: Vec<HttpGrant>,
 }
 
 /// What one invocation may use.

@@ -7,6 +7,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::bindings::EventHost;
 use crate::configuration;
+use crate::http;
 use crate::keyvalue;
 use crate::messaging;
 use crate::options::HostOptions;
@@ -60,6 +61,7 @@ fn linker(engine: &Engine, model: Model) -> wasmtime::Result<Linker<State>> {
     if model == Model::Async {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     }
+    http::link(&mut linker)?;
     EventHost::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     keyvalue::link(&mut linker)?;
     messaging::link(&mut linker)?;

@@ -48,6 +48,8 @@ pub(crate) const PROVIDED: &[Provided] = {
         interfaces("wasi:cli", WASI, Powerless, &["terminal-input", "terminal-output"]),
         interfaces("wasi:cli", WASI, Powerless, &["terminal-stdin", "terminal-stdout", "terminal-stderr"]),
         interfaces("wasi:filesystem", WASI, Powerless, &["types", "preopens"]),
+        interfaces("wasi:http", WASI, Works, &["types"]),
+        interfaces("wasi:http", WASI, Powerless, &["outgoing-handler"]),
         interfaces("wasi:sockets", WASI, Powerless, &["network", "instance-network", "ip-name-lookup"]),
         interfaces("wasi:sockets", WASI, Powerless, &["tcp", "tcp-create-socket", "udp", "udp-create-socket"]),
         interfaces("wasi:clocks", WASI3, Works, &["types", "monotonic-clock", "system-clock"]),

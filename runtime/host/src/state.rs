@@ -7,9 +7,11 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use crate::component::Identity;
 use crate::configuration::Configuration;
+use crate::http::Http;
 use crate::invocation::Invocation;
 use crate::keyvalue::Overlay;
 use crate::ledger::CallMeter;
@@ -40,6 +42,7 @@ pub(crate) struct State {
     pub(crate) overlay: Overlay,
     pub(crate) messages: Held,
     pub(crate) configuration: Configuration,
+    pub(crate) http: Http,
 }
 
 impl State {
@@ -62,9 +65,11 @@ impl State {
         };
         let mut wasi = wasi.build_p1();
         *wasi.ctx().ctx.filesystem() = identity.surroundings.files();
+        let http = Http::new(Arc::clone(&identity), log.clone());
         Self {
             wasi,
             table: ResourceTable::new(),
+            http,
             identity,
             deadline: None,
             call: None,
@@ -108,5 +113,11 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         self.wasi.ctx()
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.http.view(self.wasi.ctx().table)
     }
 }

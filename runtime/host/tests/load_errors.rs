@@ -110,6 +110,7 @@ async fn another_interface_than_the_one_asked_for() {
     for (golden, asked, bytes) in [
         ("asked-for-run", Interface::Run, &handler),
         ("asked-for-command", Interface::Command, &handler),
+        ("asked-for-incoming", Interface::IncomingHandler, &handler),
         ("asked-for-handler", Interface::Handler, &command),
         ("asked-for-batch-handler", Interface::BatchHandler, &handler),
     ] {
@@ -136,6 +137,7 @@ async fn components_that_are_no_handlers() {
         ("http-handler", exporting("wasi:http/incoming-handler@0.2.0")),
         ("other-version", exporting("gristmill:events/handler@0.2.0")),
         ("other-wasi", exporting("wasi:cli/run@0.3.0")),
+        ("other-wasi-http", exporting("wasi:http/handler@0.3.0")),
     ] {
         assert!(matches!(expect(golden, bytes).await, LoadError::NoHandler { .. }), "{golden}");
     }
@@ -153,7 +155,11 @@ async fn imports_that_nobody_provides() {
     };
     let error = expect("unknown-imports", guest.build()).await;
     assert!(matches!(error, LoadError::UnknownImports { imports } if imports.len() == 3));
-    let one = Guest { imports: r#"(import "wasi:http/types@0.2.0" (instance))"#, handle: ACK, ..Guest::default() };
+    let one = Guest {
+        imports: r#"(import "wasi:nn/graph@0.2.0-rc-2024-10-28" (instance))"#,
+        handle: ACK,
+        ..Guest::default()
+    };
     expect("unknown-import", one.build()).await;
 }
 

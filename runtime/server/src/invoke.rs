@@ -1,7 +1,7 @@
 //! `gristmill invoke`: one component, one event, no queue.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +29,13 @@ const MAX_EVENT: u64 = 16 << 20;
 pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(&args.component).with_context(|| format!("cannot read {}", args.component.display()))?;
     let event = json::parse(&read_event(&args.event)?).with_context(|| args.event.display().to_string())?;
+    let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let host = Host::new(HostOptions {
         instances: 16,
         memory: args.memory,
         count_fuel: true,
         cache: registry::usual_cache(),
+        authorities: args.ca_file.as_ref().map(read).transpose()?,
         ..HostOptions::default()
     })?;
     let request = LoadRequest {
@@ -119,6 +121,9 @@ fn describe(interface: Interface, report: &Report) -> String {
     lines.push(format!("calls    {} of the host, {:.2} ms in them", ledger.host_calls, millis(ledger.host_time)));
     lines.push(format!("memory   {} KiB", ledger.peak_memory.div_ceil(1_024)));
     lines.push(format!("bytes    {} in, {} out", ledger.bytes_in, ledger.bytes_out));
+    if ledger.http_sent > 0 {
+        lines.push(format!("http     {} bytes sent, {} received", ledger.http_sent, ledger.http_received));
+    }
     if let Some(fuel) = ledger.fuel {
         lines.push(format!("fuel     {fuel}"));
     }

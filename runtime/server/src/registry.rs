@@ -108,14 +108,40 @@ fn listed(unreadable: &[Unreadable]) -> String {
     }
 }
 
+/// Why there is no host.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The file of certificate authorities cannot be read.
+    #[error("cannot read the certificate authorities (`ca-file`) {}: {error}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// There are no certificate authorities in it.
+    #[error("{}: {error}", .path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: HostError,
+    },
+    /// The engine does not start.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
 /// A host with room for every handler's concurrency.
 ///
 /// # Errors
-/// When the WebAssembly engine does not start.
-pub fn host(config: &Config) -> Result<Host, HostError> {
+/// When the WebAssembly engine does not start, or the file of certificate authorities is of no use.
+pub fn host(config: &Config) -> Result<Host, SetupError> {
     let wanted = config.handlers.iter().map(|handler| handler.concurrency * PLACES).sum::<usize>();
     let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(MAX_INSTANCES);
-    Host::new(HostOptions {
+    let read =
+        |path: &PathBuf| std::fs::read(path).map_err(|error| SetupError::Unreadable { path: path.clone(), error });
+    let options = HostOptions {
         instances: config.host.max_instances.unwrap_or(wanted),
         memory: config.host.memory,
         stack: config.host.stack,
@@ -126,6 +152,11 @@ pub fn host(config: &Config) -> Result<Host, HostError> {
             CodeCache::Off => None,
         },
         count_fuel: false,
+        authorities: config.ca_file.as_ref().map(read).transpose()?,
+    };
+    Host::new(options).map_err(|error| match (error, &config.ca_file) {
+        (error @ HostError::Authorities { .. }, Some(path)) => SetupError::Authorities { path: path.clone(), error },
+        (error, _) => SetupError::Host(error),
     })
 }
 

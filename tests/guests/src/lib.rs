@@ -17,13 +17,21 @@ pub const ACKER_MODULE: &str = "acker_module";
 pub const ACTOR_MODULE: &str = "actor_module";
 /// Handles batches: see the table in `components/examples/batcher.rs`.
 pub const BATCHER: &str = "batcher";
+/// Sends the requests that the event's data describes: see `components/examples/caller.rs`.
+pub const CALLER: &str = "caller";
 /// Answers with what it is configured with, by the interface that the event's type names: see
 /// `components/examples/configured.rs`.
 pub const CONFIGURED: &str = "configured";
+/// Looks up a price by HTTP: the handler of `docs/outgoing-http.md`.
+pub const FETCHER: &str = "fetcher";
+/// Greets, as an HTTP handler: that of `docs/http-handlers.md`.
+pub const GREETER: &str = "greeter";
 /// Does to the state what the event's data says: see `components/examples/keeper.rs`.
 pub const KEEPER: &str = "keeper";
 /// Handles messages: see the table in `components/examples/messenger.rs`.
 pub const MESSENGER: &str = "messenger";
+/// A `wasi:http/incoming-handler` that does what the event's type says: see `components/examples/responder.rs`.
+pub const RESPONDER: &str = "responder";
 /// The plugin that logs every event.
 pub const PLUGIN_LOG: &str = "gristmill_plugin_log";
 /// The quickstart's handler of orders.
@@ -39,15 +47,19 @@ pub const VISITOR_COMPONENT: &str = "visitor_component";
 /// The same program as a core module, for WASI preview 1.
 pub const VISITOR_MODULE: &str = "visitor_module";
 /// Every guest.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 19] = [
     ACKER,
     ACTOR,
     ACKER_MODULE,
     ACTOR_MODULE,
     BATCHER,
+    CALLER,
     CONFIGURED,
+    FETCHER,
+    GREETER,
     KEEPER,
     MESSENGER,
+    RESPONDER,
     PLUGIN_LOG,
     QUICKSTART_ORDERS,
     QUICKSTART_RECEIPTS,
@@ -101,7 +113,7 @@ mod tests {
         // What a module is to become may import more than it will.
         let components = ALL.into_iter().filter(|name| !name.ends_with("_module"));
         let emitting: Vec<_> = components.filter(|name| emits(name)).collect();
-        assert_eq!(emitting, [ACTOR, BATCHER, QUICKSTART_ORDERS]);
+        assert_eq!(emitting, [ACTOR, BATCHER, RESPONDER, QUICKSTART_ORDERS]);
     }
 
     #[test]

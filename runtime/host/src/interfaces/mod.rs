@@ -7,6 +7,7 @@
 pub(crate) mod batch;
 mod command;
 mod handler;
+mod incoming;
 mod messaging;
 mod program;
 mod run;
@@ -32,6 +33,8 @@ pub enum Interface {
     Handler,
     /// `gristmill:events/batch-handler`: several events, a verdict for each.
     BatchHandler,
+    /// `wasi:http/incoming-handler` of WASI 0.2: the event is a request, and the status of the response is the verdict.
+    IncomingHandler,
     /// `wasi:messaging/incoming-handler`: the event as a message.
     Messaging,
     /// `wasi:cli/run` of WASI 0.2: a program. The event is on stdin, emitted events come from stdout, and the exit
@@ -43,7 +46,8 @@ pub enum Interface {
 
 impl Interface {
     /// All of them. Where a component has several, the first is taken.
-    pub const ALL: [Self; 5] = [Self::Handler, Self::BatchHandler, Self::Messaging, Self::Run, Self::Command];
+    pub const ALL: [Self; 6] =
+        [Self::Handler, Self::BatchHandler, Self::IncomingHandler, Self::Messaging, Self::Run, Self::Command];
 
     /// Its name in configuration.
     #[must_use]
@@ -52,6 +56,7 @@ impl Interface {
             Self::Handler => "gristmill:events/handler",
             Self::BatchHandler => "gristmill:events/batch-handler",
             Self::Messaging => "wasi:messaging/incoming-handler",
+            Self::IncomingHandler => "wasi:http/incoming-handler",
             Self::Run => "wasi:cli/run",
             Self::Command => "wasi-preview1-command",
         }
@@ -68,6 +73,7 @@ impl Interface {
             Self::Handler => handler::export(outline),
             Self::BatchHandler => batch::export(outline),
             Self::Messaging => messaging::export(outline),
+            Self::IncomingHandler => incoming::export(outline),
             Self::Run => run::export(outline),
             Self::Command => command::export(outline),
         }
@@ -81,6 +87,7 @@ impl fmt::Display for Interface {
             Self::Handler => handler::NAME,
             Self::BatchHandler => batch::NAME,
             Self::Messaging => messaging::NAME,
+            Self::IncomingHandler => incoming::NAME,
             Self::Run => run::NAME,
             Self::Command => command::NAME,
         })
@@ -131,6 +138,7 @@ pub(crate) enum Ready {
     Handler(handler::Ready),
     BatchHandler(batch::Ready),
     Messaging(messaging::Ready),
+    IncomingHandler(incoming::Ready),
     Run(run::Ready),
     Command(command::Ready),
 }
@@ -139,6 +147,7 @@ pub(crate) enum Ready {
 pub(crate) enum Bound {
     Handler(handler::Bound),
     BatchHandler(batch::Bound),
+    IncomingHandler(incoming::Bound),
     Messaging(messaging::Bound),
     Run(run::Bound),
     Command(command::Bound),
@@ -155,6 +164,10 @@ impl Ready {
             Interface::BatchHandler => {
                 let (ready, needs) = batch::Ready::new(source)?;
                 (Self::BatchHandler(ready), needs)
+            }
+            Interface::IncomingHandler => {
+                let (ready, needs) = incoming::Ready::new(source, &found.export)?;
+                (Self::IncomingHandler(ready), needs)
             }
             Interface::Messaging => {
                 let (ready, needs) = messaging::Ready::new(source)?;
@@ -176,6 +189,7 @@ impl Ready {
             Self::Handler(_) => Interface::Handler,
             Self::BatchHandler(_) => Interface::BatchHandler,
             Self::Messaging(_) => Interface::Messaging,
+            Self::IncomingHandler(_) => Interface::IncomingHandler,
             Self::Run(_) => Interface::Run,
             Self::Command(_) => Interface::Command,
         }
@@ -191,6 +205,7 @@ impl Ready {
         let bound = match self {
             Self::Handler(handler) => handler.bind(store).await.map(Bound::Handler),
             Self::BatchHandler(handler) => handler.bind(store).await.map(Bound::BatchHandler),
+            Self::IncomingHandler(handler) => handler.bind(store).await.map(Bound::IncomingHandler),
             Self::Messaging(handler) => handler.bind(store).await.map(Bound::Messaging),
             Self::Run(run) => run.bind(store).await.map(Bound::Run),
             Self::Command(command) => command.bind(store).await.map(Bound::Command),
@@ -206,6 +221,7 @@ impl Bound {
             (Self::BatchHandler(handler), work) => return handler.call(store, work.into_deliveries()).await,
             (_, Work::Batch { .. }) => Ok(Outcome::HostError { reason: "it handles events one by one".to_owned() }),
             (Self::Handler(handler), Work::One(invocation)) => handler.call(store, invocation).await,
+            (Self::IncomingHandler(handler), Work::One(invocation)) => handler.call(store, invocation).await,
             (Self::Messaging(handler), Work::One(invocation)) => handler.call(store, invocation).await,
             (Self::Run(run), Work::One(_)) => run.call(store).await,
             (Self::Command(command), Work::One(_)) => command.call(store).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use gristmill_core::units::{parse_duration, parse_size};
-use gristmill_core::{DirectoryGrant, EntryId, Pattern, QueueName, SocketGrant, StateGrant, entry};
+use gristmill_core::{DirectoryGrant, EntryId, HttpGrant, Pattern, QueueName, SocketGrant, StateGrant, entry};
 use gristmill_host::Interface;
 use reqwest::Url;
 
@@ -331,7 +331,8 @@ pub struct Redrive {
 Examples:
   gristmill invoke plugins/resize.wasm --event event.json
   gristmill invoke plugins/resize.wasm --event event.json --emit 'com.acme.*' --timeout 1s
-  gristmill invoke plugins/resize.wasm --event event.json --set width=640 --files images:/in:read")]
+  gristmill invoke plugins/resize.wasm --event event.json --set width=640 --files images:/in:read
+  gristmill invoke plugins/resize.wasm --event event.json --http 'GET https://images.example.com'")]
 pub struct Invoke {
     /// The component's file
     #[arg(value_name = "COMPONENT")]
@@ -361,6 +362,12 @@ pub struct Invoke {
     /// Addresses that it may talk to, such as tcp://db.internal:5432 or udp://10.0.0.0/8:*; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     pub sockets: Vec<SocketGrant>,
+    /// Requests that it may send: [METHOD,…] SCHEME://HOST[:PORT][/PATH] [private]; may be repeated
+    #[arg(long, value_name = "GRANT")]
+    pub http: Vec<HttpGrant>,
+    /// Certificate authorities that its requests trust besides the public ones (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// How long it may run
     #[arg(long, default_value = "5s", value_parser = timeout)]
     pub timeout: Duration,

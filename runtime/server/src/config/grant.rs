@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use gristmill_core::Pattern;
 use gristmill_core::state::{StateGrant, StateGrantError, is_bucket_name};
+use gristmill_core::{HttpGrant, HttpGrantError, Pattern};
 
 use super::error::Problem;
 use super::handler::pattern;
@@ -17,6 +17,7 @@ use super::{BucketConfig, Granted};
 
 const EMIT: &str = "[\"com.acme.thumbnail.*\"]";
 const STATE: &str = "[\"thumbnails\", \"prices:read\"]";
+const HTTP: &str = "[\"GET,POST https://api.example.com\"]";
 const BUCKET: &str = "\"thumbnails\"";
 const MAX_BYTES: Allowed<u64> = Allowed::unlimited(1 << 10..=1 << 44, 1 << 30);
 
@@ -35,6 +36,7 @@ pub(super) fn grant(reader: &mut Reader<'_>, table: &Table<'_>, folder: &Path) -
             .setting(&grant, "files", |reader, entry| surroundings::files(reader, entry, folder))
             .value_or(Vec::new()),
         sockets: reader.setting(&grant, "sockets", surroundings::sockets).value_or(Vec::new()),
+        http: reader.setting(&grant, "http", http).value_or(Vec::new()),
     }
 }
 
@@ -78,6 +80,36 @@ fn granted_twice(grant: &StateGrant, text: &Text, first: &Text) -> Problem {
     text.problem(format!("the bucket `{}` is granted twice", grant.bucket), "and again here")
         .context(first.span.clone(), "granted here")
         .help("`NAME` covers reading too: keep one of them")
+}
+
+fn http(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Vec<HttpGrant>> {
+    let items = reader.list(entry, HTTP)?;
+    let mut grants = Vec::with_capacity(items.len());
+    for item in &items {
+        let Some(text) = reader.string(item, HTTP) else { continue };
+        match text.value.parse::<HttpGrant>() {
+            Ok(grant) => grants.push(grant),
+            Err(error) => {
+                let problem = text.problem(error.to_string(), http_label(&error));
+                reader.report(problem.help(format!("for example: http = {HTTP}")));
+            }
+        }
+    }
+    Some(grants)
+}
+
+fn http_label(error: &HttpGrantError) -> &'static str {
+    match error {
+        HttpGrantError::Url(_) => "expected a URL",
+        HttpGrantError::Scheme(_) => "expected `http` or `https`",
+        HttpGrantError::Method(_) => "expected methods such as `GET,POST`",
+        HttpGrantError::Connect => "leave out `CONNECT`",
+        HttpGrantError::Host(host) if host == "*" => "every host at once cannot be granted",
+        HttpGrantError::Host(_) => "not a host",
+        HttpGrantError::Port(_) => "not a port",
+        HttpGrantError::Path(_) => "not a path to begin with",
+        HttpGrantError::Word(_) => "expected `private` or nothing",
+    }
 }
 
 /// Reads every `[[bucket]]`.

@@ -19,7 +19,7 @@ pub(super) struct Keys {
 /// The file itself.
 pub(super) const ROOT: Keys = Keys {
     title: "the top level",
-    known: &["runtime", "http", "queue", "log", "defaults", "handler", "bucket"],
+    known: &["runtime", "http", "http-client", "queue", "log", "defaults", "handler", "bucket"],
     later: &["plugins"],
 };
 /// `[runtime]`.
@@ -30,6 +30,8 @@ pub(super) const RUNTIME: Keys = Keys {
 };
 /// `[http]`.
 pub(super) const HTTP: Keys = Keys { title: "[http]", known: &["listen"], later: &["tokens"] };
+/// `[http-client]`.
+pub(super) const HTTP_CLIENT: Keys = Keys { title: "[http-client]", known: &["ca-file"], later: &[] };
 /// `[queue]`.
 pub(super) const QUEUE: Keys = Keys {
     title: "[queue]",
@@ -131,7 +133,7 @@ pub(super) const RATE: Keys = Keys { title: "rate", known: &["per-second", "burs
 pub(super) const RETENTION: Keys = Keys { title: "retention", known: &["age", "count"], later: &[] };
 /// `grant`.
 pub(super) const GRANT: Keys =
-    Keys { title: "grant", known: &["emit", "state", "env", "files", "sockets"], later: &["http"] };
+    Keys { title: "grant", known: &["emit", "state", "http", "env", "files", "sockets"], later: &[] };
 /// A secret among the values of `config`.
 pub(super) const SECRET: Keys = Keys { title: "config", known: &["env", "file"], later: &[] };
 /// One item of `grant.files`.
@@ -142,7 +144,7 @@ pub(super) const BUCKET: Keys = Keys { title: "[[bucket]]", known: &["name", "ma
 pub(super) const SUBSCRIBE: Keys = Keys { title: "subscribe", known: &["type", "source", "subject"], later: &[] };
 
 /// Where a misplaced key may belong.
-const HOMES: [&Keys; 6] = [&RUNTIME, &HTTP, &QUEUE, &LOG, &DEFAULTS, &HANDLER];
+const HOMES: [&Keys; 7] = [&RUNTIME, &HTTP, &HTTP_CLIENT, &QUEUE, &LOG, &DEFAULTS, &HANDLER];
 /// A line of a list of keys is about this long.
 const LIST_WIDTH: usize = 90;
 

@@ -12,7 +12,7 @@
 //! | `setting` | a value, and whether somebody wrote it |
 //! | `values` | durations, sizes, numbers and words |
 //! | `expand` | `${NAME}` in strings |
-//! | `sections` | `[runtime]`, `[http]`, `[queue]`, `[log]` |
+//! | `sections` | `[runtime]`, `[http]`, `[http-client]`, `[queue]`, `[log]` |
 //! | `limits` | `[defaults]`, and their overrides in a handler |
 //! | `sandbox` | those of them that say what one call may use |
 //! | `options` | those of them that say how a queue treats its entries |
@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gristmill_core::{DirectoryGrant, HandlerName, Pattern, Secret, SocketGrant, StateGrant, Subscription};
+use gristmill_core::{DirectoryGrant, HandlerName, HttpGrant, Pattern, Secret, SocketGrant, StateGrant, Subscription};
 use gristmill_host::{Instances, Interface, Limits};
 use gristmill_queue::{QueueOptions, Rate};
 
@@ -90,6 +90,7 @@ fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, origin: &Path) -> Conf
     let root = reader.root(tree);
     let runtime = sections::runtime(reader, &root);
     let listen = sections::http(reader, &root);
+    let ca_file = sections::http_client(reader, &root, folder);
     let queue = sections::queue(reader, &root);
     let log_retention = sections::log(reader, &root);
     let shared = Shared {
@@ -106,6 +107,7 @@ fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, origin: &Path) -> Conf
         shutdown_grace: runtime.shutdown_grace(),
         host: runtime.host(folder),
         listen,
+        ca_file,
         queue: queue.config(),
         log_retention,
         handlers,
@@ -136,6 +138,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Where HTTP is served; a loopback address. Default: 127.0.0.1:8080. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Certificate authorities that handlers' requests trust besides the public ones: a file of PEM. Default: none.
+    pub ca_file: Option<PathBuf>,
     /// The engine and its durability.
     pub queue: QueueConfig,
     /// For how long published events are kept in the log. Default: there is no log.
@@ -288,4 +292,6 @@ pub struct Granted {
     pub files: Vec<DirectoryGrant>,
     /// Addresses that it may talk to.
     pub sockets: Vec<SocketGrant>,
+    /// Requests that it may send.
+    pub http: Vec<HttpGrant>,
 }

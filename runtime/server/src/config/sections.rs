@@ -1,4 +1,4 @@
-//! `[runtime]`, `[http]`, `[queue]` and `[log]`.
+//! `[runtime]`, `[http]`, `[http-client]`, `[queue]` and `[log]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -14,6 +14,7 @@ use super::values::Allowed;
 use super::{CodeCache, DurabilityKind, EngineKind, HostConfig, QueueConfig};
 
 const DATA_DIR: &str = "data";
+const CA_FILE: &str = "ca.pem";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const SHUTDOWN_GRACE: Allowed<Duration> =
     Allowed::within(Duration::ZERO..=Duration::from_hours(1), Duration::from_secs(10));
@@ -107,6 +108,13 @@ pub(super) fn http(reader: &mut Reader<'_>, root: &Table<'_>) -> SocketAddr {
         Some(table) => reader.setting(&table, "listen", listen).value_or(LISTEN),
         None => LISTEN,
     }
+}
+
+/// Reads `[http-client]`: the file of further authorities; it starts from `folder`.
+pub(super) fn http_client(reader: &mut Reader<'_>, root: &Table<'_>, folder: &Path) -> Option<PathBuf> {
+    let table = reader.section(root, "http-client", &keys::HTTP_CLIENT)?;
+    let ca_file = reader.setting(&table, "ca-file", |reader, entry| path(reader, entry, CA_FILE));
+    ca_file.value().map(|file| folder.join(file))
 }
 
 /// What was written of `[queue]`.

@@ -1,0 +1,267 @@
+//! `wasi:http/outgoing-handler`: requests that a handler sends, as far as they are granted.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `address` | which addresses are public |
+//! | `connect` | names to addresses to connections |
+//! | `send` | one request over one connection, with its limits |
+//! | `tls` | whom the host trusts |
+//! | `denials` | what the log says of what was refused |
+//! | `link` | the functions that guests import |
+//!
+//! **A request goes where it was checked to go**: the name is resolved once, every address of it is checked, and one of
+//! those is connected to. Redirects are not followed: the guest would have to send another request, and that is checked.
+
+mod address;
+mod connect;
+mod denials;
+mod link;
+mod send;
+mod tls;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use gristmill_core::http::{HttpHost, HttpReach, HttpScheme, HttpTarget};
+use http::header::HOST;
+use http::uri::Scheme;
+use http::{HeaderValue, Request, Response, Uri};
+use tokio::sync::{Semaphore, watch};
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, TlsAlertReceivedPayload};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks};
+
+use self::connect::{Destination, Traffic};
+pub(crate) use self::link::link;
+use self::send::Sending;
+use crate::component::Identity;
+use crate::error::HostError;
+use crate::stdio::SharedLog;
+
+/// Connections of one invocation at once; further requests wait for one of them to end.
+const MAX_CONNECTIONS: usize = 8;
+/// Names that are looked up at once, by all invocations. The operating system does that in a thread, and cannot be told to
+/// stop: whoever drops a lookup must not be free to begin the next.
+const MAX_LOOKUPS: usize = 64;
+/// About as many bytes of headers as a request or a response of a guest may have.
+const MAX_HEADERS: usize = 32 << 10;
+/// How much of a body a guest may write at once; twice that is kept until it is sent.
+const CHUNK: usize = 16 << 10;
+
+/// What a response and the rest of its connection are.
+type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+
+/// What all requests of a host have in common. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Client {
+    tls: Arc<rustls::ClientConfig>,
+    lookups: Arc<Semaphore>,
+}
+
+impl Client {
+    /// Trusts the public authorities and those in `authorities`, PEM text.
+    pub(crate) fn new(authorities: Option<&[u8]>) -> Result<Self, HostError> {
+        let tls = tls::config(authorities).map_err(|reason| HostError::Authorities { reason })?;
+        Ok(Self { tls: Arc::new(tls), lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)) })
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// One invocation's side of `wasi:http`.
+pub(crate) struct Http {
+    ctx: WasiHttpCtx,
+    hooks: Hooks,
+}
+
+impl Http {
+    pub(crate) fn new(identity: Arc<Identity>, log: SharedLog) -> Self {
+        let mut ctx = WasiHttpCtx::new();
+        ctx.set_field_size_limit(MAX_HEADERS);
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (traffic, going_on) = (Arc::default(), watch::Sender::new(()));
+        Self { ctx, hooks: Hooks { identity, log, connections, traffic, going_on } }
+    }
+
+    /// `table` is the one that streams are in.
+    pub(crate) fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
+        WasiHttpCtxView { hooks: &mut self.hooks, table, ctx: &mut self.ctx }
+    }
+
+    /// Ends the invocation's requests and connections, whatever the guest keeps of them, and is as new then. Returns how
+    /// many bytes were sent, and how many received.
+    pub(crate) fn end(&mut self) -> (u64, u64) {
+        let traffic = std::mem::take(&mut self.hooks.traffic);
+        self.hooks.connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        self.hooks.going_on = watch::Sender::new(());
+        (traffic.sent.load(Ordering::Relaxed), traffic.received.load(Ordering::Relaxed))
+    }
+}
+
+/// Sends what is granted.
+struct Hooks {
+    identity: Arc<Identity>,
+    log: SharedLog,
+    connections: Arc<Semaphore>,
+    traffic: Arc<Traffic>,
+    /// Dropped when the invocation ends, and whoever subscribes ends with it.
+    going_on: watch::Sender<()>,
+}
+
+impl Hooks {
+    /// What it takes to send `request`, if it may be sent; it then says what servers want to read.
+    fn admit(&self, request: &mut Request<WasiBody>) -> Result<Sending, Error> {
+        let to = destination(request.uri())?;
+        let Identity { grants, http, .. } = &*self.identity;
+        let Some(reach) = self.reach(request, &to) else {
+            let Destination { scheme, host, port } = &to;
+            let (method, path) = (request.method(), request.uri().path());
+            let asked = format!("{method} {}://{host}:{port}{path}", scheme.as_str());
+            denials::not_granted(&self.log, &asked, &grants.http);
+            return Err(Error::HttpRequestDenied);
+        };
+        let host = HeaderValue::try_from(to.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
+        request.headers_mut().insert(HOST, host);
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = path.parse::<Uri>().map_err(|_| Error::HttpRequestUriInvalid)?;
+        let (connections, traffic) = (self.connections.clone(), self.traffic.clone());
+        let (log, going_on) = (self.log.clone(), self.going_on.subscribe());
+        Ok(Sending { to, reach, client: http.clone(), connections, traffic, log, going_on })
+    }
+
+    /// As far as the grants that cover a request let it reach; `None`: none does.
+    fn reach(&self, request: &Request<WasiBody>, to: &Destination) -> Option<HttpReach> {
+        let Destination { scheme, host, port } = to;
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        let target = HttpTarget { method, scheme: *scheme, host, port: *port, path };
+        let covering = self.identity.grants.http.iter().filter(|grant| grant.covers(&target));
+        covering.map(|grant| grant.reach).max()
+    }
+}
+
+impl WasiHttpHooks for Hooks {
+    fn send_request(
+        &mut self,
+        mut request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let admitted = self.admit(&mut request);
+        Box::new(async move {
+            let sending = admitted?;
+            let mut going_on = sending.going_on.clone();
+            tokio::select! {
+                sent = sending.send(request, options.unwrap_or_default()) => sent,
+                _ = going_on.changed() => Err(Error::ConnectionTerminated),
+            }
+        })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+
+    fn p2_error_from_tls(&mut self, error: &std::io::Error) -> ErrorCode {
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        match error {
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+                ErrorCode::TlsCertificateError
+            }
+            Some(rustls::Error::AlertReceived(alert)) => ErrorCode::TlsAlertReceived(TlsAlertReceivedPayload {
+                alert_id: Some(u8::from(*alert)),
+                alert_message: alert.as_str().map(str::to_owned),
+            }),
+            _ => ErrorCode::TlsProtocolError,
+        }
+    }
+}
+
+/// Where a request goes: scheme, host and port, and nothing else in between, such as a user's name.
+fn destination(uri: &Uri) -> Result<Destination, Error> {
+    let scheme = match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP => HttpScheme::Http,
+        Some(scheme) if *scheme == Scheme::HTTPS => HttpScheme::Https,
+        _ => return Err(Error::HttpRequestUriInvalid),
+    };
+    let authority = uri.authority().ok_or(Error::HttpRequestUriInvalid)?;
+    let port = authority.as_str().strip_prefix(authority.host()).ok_or(Error::HttpRequestUriInvalid)?;
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => scheme.default_port(),
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            digits.parse().map_err(|_| Error::HttpRequestUriInvalid)?
+        }
+        _ => return Err(Error::HttpRequestUriInvalid),
+    };
+    let host = HttpHost::parse(authority.host()).ok_or(Error::HttpRequestUriInvalid)?;
+    Ok(Destination { scheme, host, port })
+}
+
+/// As in the header `Host`.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.host.fmt(f)?;
+        if self.port == self.scheme.default_port() { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use gristmill_core::HandlerName;
+    use http_body_util::{BodyExt as _, Empty};
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::options::Grants;
+
+    fn parsed(uri: &str) -> Result<String, ()> {
+        destination(&uri.parse().map_err(|_| ())?).map(|to| to.to_string()).map_err(|_| ())
+    }
+
+    #[test]
+    fn only_host_and_port_say_where_a_request_goes() {
+        for (uri, to) in [
+            ("https://API.example.com/x?y", "api.example.com"),
+            ("https://a:443/", "a"),
+            ("http://a:443/", "a:443"),
+            ("http://[::1]:8080/", "[::1]:8080"),
+            ("http://10.0.0.7/", "10.0.0.7"),
+        ] {
+            assert_eq!(parsed(uri).as_deref(), Ok(to), "{uri}");
+        }
+        for wrong in
+            ["http://user@a/", "http://a@b:80/", "http://a:/", "http://a:99999/", "http://127.1/", "ftp://a/", "/path"]
+        {
+            assert_eq!(parsed(wrong), Err(()), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_goes_on_ends_with_the_invocation() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let grants = Grants { http: vec![url.parse().unwrap()], ..Grants::default() };
+        let (name, http) = (HandlerName::new("a").unwrap(), Client::new(None).unwrap());
+        let identity = Identity { name, digest: String::new(), grants, http };
+        let mut http = Http::new(Arc::new(identity), SharedLog::new(100));
+        let body = Empty::new().map_err(Error::from).boxed_unsync();
+        let request = Request::get(url).body(body).unwrap();
+        let sent = http.hooks.send_request(request, None, Box::new(std::future::ready(Ok(()))));
+        let sending = tokio::spawn(Pin::from(sent));
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 8]).await.unwrap() > 0);
+
+        let (sent, received) = http.end();
+        assert!(sent > 0 && received == 0);
+        assert!(matches!(sending.await.unwrap(), Err(Error::ConnectionTerminated)));
+        assert!(stream.read_to_end(&mut Vec::new()).await.is_ok(), "it was closed");
+        assert_eq!(http.end(), (0, 0));
+    }
+}
