@@ -313,6 +313,8 @@ async fn a_newer_component_is_compared_with_an_older_one() {
         ]
     );
     assert!(old.wants_beyond(&old).is_empty());
+    let producer = importing(&["wasi:messaging/producer@0.2.0-draft"], Grants::default()).await;
+    assert_eq!(producer.gaps()[0].grant, gristmill_host::GrantKind::Emit);
     let acker = host(1).load(request(bytes(ACKER))).await.unwrap();
     assert!(!acker.wants_beyond(&new).is_empty() && acker.wants_beyond(&acker).is_empty());
 }
