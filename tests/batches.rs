@@ -174,7 +174,7 @@ fn check_and_invoke_show_what_a_file_was_made_of() {
     invoke.arg("invoke").arg(component).arg("--event").arg(&file).args(["--emit", "*", "--state", "counts"]);
     let output = invoke.output().unwrap();
     let report = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(report.starts_with("calls    gristmill:events/batch-handler@0.1.0\noutcome  ack\n"), "{report}");
+    assert!(report.starts_with("runs     gristmill:events/batch-handler@0.1.0\noutcome  ack\n"), "{report}");
     assert!(report.contains("test.made") && report.contains(r#"{"of":1,"at":0}"#), "{report}");
 }
 

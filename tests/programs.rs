@@ -61,7 +61,7 @@ fn check_and_invoke_show_the_interface() {
         let output = invoke.args(["--emit", "test.*"]).output().unwrap();
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(report.starts_with(&format!("calls    {name}\noutcome  ack\n")), "{report}");
+        assert!(report.starts_with(&format!("runs     {name}\noutcome  ack\n")), "{report}");
         assert!(report.contains("test.made"), "{report}");
     }
 }

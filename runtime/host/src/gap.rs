@@ -29,7 +29,7 @@ pub enum GrantKind {
 }
 
 /// How the imports begin that each grant is about; of a command, `module::function`.
-const NEEDS: [(&str, GrantKind); 9] = [
+const NEEDS: [(&str, GrantKind); 10] = [
     ("gristmill:events/emitter@", GrantKind::Emit),
     ("wasi:messaging/producer@", GrantKind::Emit),
     ("wasi:keyvalue/", GrantKind::State),

@@ -67,6 +67,9 @@ fn linker(engine: &Engine, model: Model) -> wasmtime::Result<Linker<State>> {
     messaging::link(&mut linker)?;
     configuration::link(&mut linker)?;
     sockets::link(&mut linker)?;
+    if model == Model::Async {
+        sockets::link_async(&mut linker)?;
+    }
     Ok(linker)
 }
 

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use gristmill_core::socket::{Protocol, SocketGrant};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
+use wasmtime::component::{Accessor, Linker, Resource};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::Host as _;
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Network};
+use wasmtime_wasi::p3::bindings::sockets::ip_name_lookup;
+use wasmtime_wasi::p3::bindings::sockets::types::IpAddress;
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsView as _};
 
-use crate::provided::WASI;
+use crate::provided::{WASI, WASI3};
 use crate::state::State;
 
 /// For how long the addresses of a name are kept: a guest that tries many of them does not make many look-ups.
@@ -105,6 +107,29 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 Ok(stream) => Ok(stream),
                 Err(error) => Err(error.downcast()?),
             },))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// The same for WASI 0.3.
+pub(crate) fn link_async(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance(&format!("wasi:sockets/ip-name-lookup@{WASI3}"))?.func_wrap_concurrent(
+        "resolve-addresses",
+        |accessor: &Accessor<State>, (name,): (String,)| {
+            let sockets = accessor.with(|mut state| state.get().identity.surroundings.shared_sockets());
+            Box::pin(async move {
+                if !sockets.may_look_up(&name) {
+                    return Ok((Err(ip_name_lookup::ErrorCode::AccessDenied),));
+                }
+                let addresses = sockets.addresses(&name).await;
+                if addresses.is_empty() {
+                    return Ok((Err(ip_name_lookup::ErrorCode::NameUnresolvable),));
+                }
+                Ok((Ok(addresses.into_iter().map(IpAddress::from).collect::<Vec<_>>()),))
+            })
         },
     )?;
     linker.allow_shadowing(false);

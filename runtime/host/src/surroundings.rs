@@ -48,6 +48,10 @@ impl Surroundings {
     pub(crate) fn sockets(&self) -> &Sockets {
         &self.sockets
     }
+
+    pub(crate) fn shared_sockets(&self) -> Arc<Sockets> {
+        Arc::clone(&self.sockets)
+    }
 }
 
 impl fmt::Debug for Surroundings {

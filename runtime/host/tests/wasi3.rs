@@ -61,3 +61,51 @@ async fn a_program_that_waits_too_long_is_stopped() {
     };
     assert_eq!(reason, "the handler ran longer than its time-out of 20ms; it was waiting in a host call");
 }
+
+/// Looks up `localhost`: ok if there is an answer.
+fn looking_up() -> Bytes {
+    let text = r#"(component
+        (import "wasi:sockets/types@0.3.0" (instance $types
+            (type $v4 (tuple u8 u8 u8 u8))
+            (type $v6 (tuple u16 u16 u16 u16 u16 u16 u16 u16))
+            (type $address' (variant (case "ipv4" $v4) (case "ipv6" $v6)))
+            (export "ip-address" (type $address (eq $address')))))
+        (alias export $types "ip-address" (type $address))
+        (import "wasi:sockets/ip-name-lookup@0.3.0" (instance $lookup
+            (export "ip-address" (type $a (eq $address)))
+            (type $error' (variant
+                (case "access-denied") (case "invalid-argument") (case "name-unresolvable")
+                (case "temporary-resolver-failure") (case "permanent-resolver-failure") (case "other" (option string))))
+            (export "error-code" (type $error (eq $error')))
+            (export "resolve-addresses" (func async (param "name" string) (result (result (list $a) (error $error)))))))
+        (core module $memory
+            (memory (export "memory") 1)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 8192)))
+        (core instance $memory (instantiate $memory))
+        (core func $resolve (canon lower (func $lookup "resolve-addresses")
+            (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
+        (core module $m
+            (import "memory" "memory" (memory 1))
+            (import "wasi" "resolve" (func $resolve (param i32 i32 i32)))
+            (data (i32.const 16) "localhost")
+            (func (export "run") (result i32)
+                (call $resolve (i32.const 16) (i32.const 9) (i32.const 1024))
+                (i32.load8_u (i32.const 1024))))
+        (core instance $i (instantiate $m
+            (with "memory" (instance $memory)) (with "wasi" (instance (export "resolve" (func $resolve))))))
+        (func $run async (result (result)) (canon lift (core func $i "run")))
+        (instance $program (export "run" (func $run)))
+        (export "wasi:cli/run@0.3.0" (instance $program)))"#;
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{error}")).into()
+}
+
+#[tokio::test]
+async fn only_granted_names_are_looked_up() {
+    for (granted, is_found) in [("tcp://localhost:80", true), ("tcp://10.0.0.0/8:*", false)] {
+        let mut request = request(looking_up());
+        request.grants.sockets = vec![granted.parse().unwrap()];
+        let component = host(1).load(request).await.unwrap_or_else(|error| panic!("{error}"));
+        let report = component.handle(with_timeout(Duration::from_secs(10))).await;
+        assert_eq!(matches!(report.outcome, Outcome::Ack { .. }), is_found, "{granted}: {:?}", report.outcome);
+    }
+}

@@ -81,6 +81,7 @@ fn grants(args: &Invoke) -> anyhow::Result<Grants> {
         Err(error) => Err(anyhow!("--env {name}: {error}")),
     };
     Ok(Grants {
+        http: args.http.clone(),
         emit: args.emit.clone(),
         state: args.state.clone(),
         env: args.env.iter().map(variable).collect::<anyhow::Result<_>>()?,

@@ -245,6 +245,7 @@ fn grants(config: &HandlerConfig) -> Grants {
     let granted = &config.grant;
     let variable = |name: &String| Some((name.clone(), Secret::new(std::env::var(name).ok()?)));
     Grants {
+        http: config.grant.http.clone(),
         emit: granted.emit.clone(),
         state: granted.state.clone(),
         env: granted.env.iter().filter_map(variable).collect(),

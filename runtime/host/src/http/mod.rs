@@ -220,6 +220,7 @@ mod tests {
 
     use super::*;
     use crate::options::Grants;
+    use crate::surroundings::Surroundings;
 
     fn parsed(uri: &str) -> Result<String, ()> {
         destination(&uri.parse().map_err(|_| ())?).map(|to| to.to_string()).map_err(|_| ())
@@ -249,7 +250,8 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let grants = Grants { http: vec![url.parse().unwrap()], ..Grants::default() };
         let (name, http) = (HandlerName::new("a").unwrap(), Client::new(None).unwrap());
-        let identity = Identity { name, digest: String::new(), grants, http };
+        let surroundings = Surroundings::new(&grants).unwrap();
+        let identity = Identity { name, digest: String::new(), grants, surroundings, http };
         let mut http = Http::new(Arc::new(identity), SharedLog::new(100));
         let body = Empty::new().map_err(Error::from).boxed_unsync();
         let request = Request::get(url).body(body).unwrap();
