@@ -134,9 +134,8 @@ async fn components_that_are_no_handlers() {
         ("no-exports", component("(component)")),
         ("other-exports", exporting("acme:tools/resize@1.0.0")),
         ("other-messaging", exporting("wasi:messaging/incoming-handler@0.3.0")),
-        ("http-handler", exporting("wasi:http/incoming-handler@0.2.0")),
         ("other-version", exporting("gristmill:events/handler@0.2.0")),
-        ("other-wasi", exporting("wasi:cli/run@0.3.0")),
+        ("other-wasi", exporting("wasi:cli/run@0.4.0")),
         ("other-wasi-http", exporting("wasi:http/handler@0.3.0")),
     ] {
         assert!(matches!(expect(golden, bytes).await, LoadError::NoHandler { .. }), "{golden}");
