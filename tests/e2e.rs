@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers: whatever fails, fails the test")]
 
 mod batches;
+mod calls;
 mod dead_letters;
 mod http;
 mod messages;
 mod programs;
 mod publishing;
 mod rig;
+mod shown;
 mod state;
 mod surroundings;
 

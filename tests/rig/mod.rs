@@ -25,6 +25,8 @@ pub(crate) fn gristmill() -> Command {
     for name in ["GRISTMILL_URL", "GRISTMILL_CONFIG", "GRISTMILL_LOG", "GRISTMILL_LOG_FORMAT"] {
         command.env_remove(name);
     }
+    // Compiled code is shared by the tests, and with nobody else.
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command.stdin(Stdio::null());
     command
 }

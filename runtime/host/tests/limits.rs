@@ -114,6 +114,30 @@ async fn one_call_of_the_host_hands_over_no_more_than_it_may() {
 }
 
 #[tokio::test]
+async fn a_table_that_grows_is_memory_too() {
+    let items = "(table $t 10 funcref) (elem declare func $nothing) (func $nothing)";
+    let handle = "(drop (table.grow $t (ref.null func) (i32.const 50000))) (i32.const 1024)";
+    let component = load(Guest { items, handle, ..Guest::default() }).await;
+    assert_eq!(component.handle(invocation()).await.outcome, ACK);
+    let mut little = invocation();
+    little.limits.memory = 256 << 10;
+    let outcome = component.handle(little).await.outcome;
+    let Outcome::OutOfMemory { reason } = &outcome else { panic!("out of memory: {outcome:?}") };
+    assert!(reason.starts_with("the handler asked for 455 KiB of memory; its limit is 256KiB"), "{reason}");
+}
+
+#[tokio::test]
+async fn text_that_is_none_is_the_handlers_fault() {
+    // Rejects with one byte that no text has.
+    let items = r#"(data (i32.const 4096) "\ff")"#;
+    let handle = "(i32.store (i32.const 1024) (i32.const 3)) (i32.store (i32.const 1028) (i32.const 4096))
+                  (i32.store (i32.const 1032) (i32.const 1)) (i32.const 1024)";
+    let outcome = load(Guest { items, handle, ..Guest::default() }).await.handle(invocation()).await.outcome;
+    let Outcome::Trap { reason } = &outcome else { panic!("a trap: {outcome:?}") };
+    assert!(reason.starts_with("invalid utf-8"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_component_may_be_too_large() {
     let bytes = handling(DONE).build();
     let max_component_size = bytes.len() as u64;

@@ -1,0 +1,92 @@
+//! Calls of handlers while they go on, and what is known of them afterwards.
+
+use super::rig::{Deployment, actor, event, outcomes, reason};
+use super::{ALL, after, text};
+use serde_json::{Value, json};
+
+/// With the last words on `[runtime]`, and keys of the handler.
+fn deployment(runtime: &str, handler: &str) -> Deployment {
+    let actor = actor("actor", ALL, "").replace("timeout = \"2s\"\n", "");
+    Deployment::new(&[format!("{runtime}\n"), format!("{actor}{handler}\n")])
+}
+
+#[test]
+fn a_call_that_goes_on_is_shown_and_can_be_ended() {
+    let running = deployment("", "timeout = \"20s\"").start();
+    let nothing = running.client(&["running"]);
+    assert!(nothing.status.success() && text(&nothing.stderr).contains("nothing is running"));
+    running.publish(&event("1", "test.sleep", json!(null)));
+    running.await_log("delivering");
+    let call = loop {
+        let list: Value = serde_json::from_slice(&running.client(&["running", "--json"]).stdout).unwrap();
+        if let Some(call) = list["items"].get(0) {
+            break call.clone();
+        }
+    };
+    assert_eq!((&call["handler"], &call["attempt"], &call["timeout_ms"]), (&json!("actor"), &json!(1), &json!(20_000)));
+    let shown = text(&running.client(&["running"]).stdout);
+    assert!(shown.starts_with("NUMBER  HANDLER") && shown.contains(call["entry"].as_str().unwrap()), "{shown}");
+    let killed = running.client(&["kill", &call["number"].to_string()]);
+    assert_eq!(text(&killed.stdout), format!("ended {}\n", call["number"]), "{}", text(&killed.stderr));
+    running.await_log("not acked");
+    let entry = running.get(&format!("/v1/entries/{}", call["entry"].as_str().unwrap()));
+    assert_eq!(
+        (outcomes(&entry), reason(&entry).as_str()),
+        (vec!["killed".to_owned()], "a person ended it; it was waiting in a host call")
+    );
+    let again = running.client(&["kill", "4711"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(text(&again.stderr), "error: there is no run `4711`: it never began, or is over\n");
+}
+
+#[test]
+fn a_dead_letter_keeps_what_its_last_call_cost_and_said() {
+    let deployment = deployment("", "");
+    let running =
+        after(&deployment, &[event("1", "test.panic", json!(null)), event("2", "test.retry-twice", json!(null))]);
+    let dead = running.entry("actor", "dead", "1");
+    let postmortem = &dead["postmortem"];
+    let log = postmortem["log"].as_array().unwrap();
+    assert!(log.iter().any(|line| line["context"] == "stderr" && line["message"] == "boom"), "{log:?}");
+    assert!(postmortem["wall_ms"].as_f64().unwrap() > 0.0 && postmortem["peak_memory"].as_u64().unwrap() > 1 << 20);
+    assert!(postmortem["cpu_ms"].as_f64().unwrap() > 0.0 && postmortem["host_calls"].as_u64().unwrap() > 0);
+    let shown = text(&running.client(&["dead", "show", dead["entry"].as_str().unwrap()]).stdout);
+    assert!(shown.contains("last attempt\n  time ") && shown.contains("warn  stderr: boom"), "{shown}");
+    assert_eq!(running.entry("actor", "done", "2")["postmortem"], json!(null), "it never died");
+}
+
+#[test]
+fn waiting_for_memory_costs_no_lease() {
+    // One at a time, though four may run; the last waits longer than its lease lasts.
+    let limits = "timeout = \"500ms\"\nlease = \"1500ms\"\nmax-attempts = 1";
+    let deployment = deployment("memory = \"16MiB\"", limits);
+    let text = std::fs::read_to_string(deployment.config()).unwrap().replace("max-attempts = 3\n", "");
+    std::fs::write(deployment.config(), text).unwrap();
+    let events: Vec<_> = (0..5).map(|n| event(&n.to_string(), "test.loop", json!(null))).collect();
+    let running = after(&deployment, &events);
+    let dead = running.entries("actor", "dead");
+    assert_eq!(dead.len(), 5);
+    for entry in dead {
+        assert_eq!(outcomes(&entry), ["timeout"], "{entry}");
+    }
+}
+
+#[test]
+fn a_handler_larger_than_the_host_allows_is_no_handler() {
+    let deployment = deployment("max-component-size = \"1KiB\"", "");
+    let check = deployment.command(&["check"]).output().unwrap();
+    assert_eq!(check.status.code(), Some(1));
+    let complaint = text(&check.stderr);
+    assert!(complaint.contains("at most 1KiB are loaded") && complaint.contains("max-component-size"), "{complaint}");
+}
+
+#[test]
+fn compiled_code_is_kept_where_it_is_told() {
+    let deployment = deployment("code-cache = \"code\"", "");
+    for _ in 0..2 {
+        let check = deployment.command(&["check"]).output().unwrap();
+        assert!(check.status.success(), "{}", text(&check.stderr));
+    }
+    let kept = std::fs::read_dir(deployment.path().join("code")).unwrap().count();
+    assert_eq!(kept, 1);
+}
