@@ -56,6 +56,27 @@ fn a_dead_letter_keeps_what_its_last_call_cost_and_said() {
 }
 
 #[test]
+fn calls_are_counted() {
+    let running = deployment("", "").start();
+    running.publish(&event("1", "test.ack", json!(null)));
+    running.publish(&event("2", "test.reject", json!(null)));
+    running.await_log("dead-lettered");
+    let metrics = loop {
+        let metrics = running.page("/metrics");
+        if metrics.contains("outcome=\"ack\"") {
+            break metrics;
+        }
+    };
+    for line in [
+        "gristmill_deliveries_total{handler=\"actor\",outcome=\"ack\"} 1",
+        "gristmill_deliveries_total{handler=\"actor\",outcome=\"reject\"} 1",
+        "gristmill_call_duration_seconds_count{handler=\"actor\"} 2",
+    ] {
+        assert!(metrics.lines().any(|shown| shown == line), "{line}\n{metrics}");
+    }
+}
+
+#[test]
 fn waiting_for_memory_costs_no_lease() {
     // One at a time, though four may run; the last waits longer than its lease lasts.
     let limits = "timeout = \"500ms\"\nlease = \"1500ms\"\nmax-attempts = 1";

@@ -183,6 +183,16 @@ impl Running {
         body
     }
 
+    /// What is at `path`, as text.
+    pub(crate) fn page(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.url);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+            client.get(url).send().await.unwrap().text().await.unwrap()
+        })
+    }
+
     /// Publishes in structured mode; the reply's only result.
     pub(crate) fn publish(&self, event: &Value) -> Value {
         let (status, body) =

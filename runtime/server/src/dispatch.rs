@@ -23,6 +23,7 @@ use tracing::{debug, error, warn};
 use crate::cli::text::{one_line, short_digest};
 use crate::handler_log::HandlerLog;
 use crate::latency::Latencies;
+use crate::metrics::Metrics;
 use crate::postmortem;
 use crate::registry::Handler;
 use crate::routing::Router;
@@ -61,6 +62,15 @@ enum Settled {
     Conflict,
 }
 
+/// What is told of every handler's work.
+#[derive(Clone, Debug, Default)]
+pub struct Observers {
+    /// From publish to ack.
+    pub latencies: Arc<Latencies>,
+    /// What calls cost.
+    pub metrics: Arc<Metrics>,
+}
+
 /// One handler at work.
 pub struct Dispatcher {
     handler: Arc<Handler>,
@@ -68,6 +78,7 @@ pub struct Dispatcher {
     router: Arc<Router>,
     clock: Arc<dyn Clock>,
     latencies: Arc<Latencies>,
+    metrics: Arc<Metrics>,
     phase: watch::Receiver<Phase>,
     log: Arc<HandlerLog>,
     unrouted: Mutex<BTreeSet<String>>,
@@ -81,11 +92,12 @@ impl Dispatcher {
         queue: Arc<dyn Queue>,
         router: Arc<Router>,
         clock: Arc<dyn Clock>,
-        (latencies, phase): (Arc<Latencies>, watch::Receiver<Phase>),
+        (observers, phase): (Observers, watch::Receiver<Phase>),
     ) -> Arc<Self> {
         let version = short_digest(handler.component.digest());
         let log = HandlerLog::new(handler.config.name.clone(), version, handler.config.max_log_rate);
-        Arc::new(Self { handler, queue, router, clock, latencies, phase, log, unrouted: Mutex::default() })
+        let Observers { latencies, metrics } = observers;
+        Arc::new(Self { handler, queue, router, clock, latencies, metrics, phase, log, unrouted: Mutex::default() })
     }
 
     /// Works until it is told to drain, and returns when every delivery is settled.
@@ -248,6 +260,7 @@ impl Dispatcher {
     /// Turns what the host observed into a settlement.
     fn judge(&self, delivery: &Delivery, report: Report, state: Option<&RunState>) -> Settle {
         self.log.record(delivery, &report.logs);
+        self.metrics.note(&self.handler.config.name, &report.ledger, [report.outcome.kind()]);
         let postmortem = postmortem::of(&report.outcome, &report.ledger, &report.logs);
         Settle {
             postmortem,

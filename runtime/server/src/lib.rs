@@ -26,6 +26,7 @@ pub mod handler_log;
 pub mod http;
 pub mod invoke;
 pub mod latency;
+pub mod metrics;
 pub mod offline;
 mod postmortem;
 pub mod progress;

@@ -26,6 +26,7 @@ pub async fn publish(args: &Publish, config: &Config) -> anyhow::Result<ExitCode
         router: Arc::new(registry::router(config)),
         handlers: Arc::new(config.handlers.iter().map(|handler| handler.name.clone()).collect()),
         host: None,
+        metrics: Arc::default(),
         readiness: Readiness::default(),
     };
     let published = cli::publish_offline(args, &api).await;

@@ -19,10 +19,9 @@ use crate::cli::ndjson::Source;
 use crate::cli::screen::{self, Screen};
 use crate::cli::text::one_line;
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Phase};
+use crate::dispatch::{Dispatcher, Observers, Phase};
 use crate::engine;
 use crate::http::{Api, Readiness, Server};
-use crate::latency::Latencies;
 use crate::progress::Progress;
 use crate::registry::{self, Handler};
 use crate::report::{self, Baseline};
@@ -52,7 +51,7 @@ pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
         () = signals.next() => Ok(0),
     };
     let baseline = runtime.baseline.clone();
-    let (queue, latencies) = (runtime.queue.clone(), runtime.latencies.clone());
+    let (queue, latencies) = (runtime.queue.clone(), runtime.observers.latencies.clone());
     // Stopped in order whatever happened: what runs is settled or released.
     runtime.stop(config.shutdown_grace, &mut signals).await;
     refreshing.abort();
@@ -99,7 +98,7 @@ async fn refresh(mut hangups: Signal, handlers: Vec<Arc<Handler>>) {
 struct Runtime {
     queue: Arc<dyn Queue>,
     router: Arc<Router>,
-    latencies: Arc<Latencies>,
+    observers: Observers,
     baseline: Baseline,
     phase: watch::Sender<Phase>,
     dispatchers: JoinSet<()>,
@@ -117,7 +116,7 @@ impl Runtime {
         let stats = queue.stats().await?;
         warn_of_idle_queues(config, &stats);
         let router = Arc::new(registry::router(config));
-        let latencies = Arc::new(Latencies::default());
+        let observers = Observers::default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let readiness = Readiness::default();
         let api = Api {
@@ -125,6 +124,7 @@ impl Runtime {
             router: router.clone(),
             handlers: Arc::new(handlers.iter().map(|handler| handler.config.name.clone()).collect()),
             host: Some(host),
+            metrics: observers.metrics.clone(),
             readiness: readiness.clone(),
         };
         let http = Server::start(config.listen, api).await.with_context(|| {
@@ -133,7 +133,7 @@ impl Runtime {
         let (phase, phases) = watch::channel(Phase::Running);
         let mut dispatchers = JoinSet::new();
         for handler in handlers {
-            let observed = (latencies.clone(), phases.clone());
+            let observed = (observers.clone(), phases.clone());
             let dispatcher = Dispatcher::new(handler, queue.clone(), router.clone(), clock.clone(), observed);
             dispatchers.spawn(dispatcher.run());
         }
@@ -141,7 +141,7 @@ impl Runtime {
         let capabilities = queue.capabilities();
         info!(url = %format_args!("http://{}", http.address()), engine = capabilities.engine, durability = %capabilities.durability,
             handlers = dispatchers.len(), "ready");
-        Ok(Self { queue, router, latencies, baseline: Baseline::new(&stats), phase, dispatchers, readiness, http })
+        Ok(Self { queue, router, observers, baseline: Baseline::new(&stats), phase, dispatchers, readiness, http })
     }
 
     /// Publishes what was asked for, and returns when there is nothing left to do, if that was asked for. The number of

@@ -48,6 +48,7 @@ async fn serve() -> Server {
         ])),
         handlers: Arc::new([name("orders"), name("all")].into()),
         host: None,
+        metrics: Arc::default(),
         readiness: readiness.clone(),
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -39,6 +39,7 @@ async fn serve() -> Server {
         router: Arc::new(Router::new([(queue(), vec![all])])),
         handlers: Arc::default(),
         host: None,
+        metrics: Arc::default(),
         readiness: Readiness::default(),
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use gristmill::dispatch::{Dispatcher, Phase};
-use gristmill::latency::Latencies;
+use gristmill::dispatch::{Dispatcher, Observers, Phase};
 use gristmill::{config, registry};
 use gristmill_core::{Event, QueueName, SystemClock};
 use gristmill_queue::{Engine, EngineOptions, Memory, Publish, Queue, QueueOptions, RocksDb};
@@ -77,7 +76,7 @@ pub(crate) async fn handler(directory: &tempfile::TempDir, keys: &str) -> Arc<re
 /// Sets it to work.
 pub(crate) fn work(handler: Arc<registry::Handler>, queue: Arc<dyn Queue>) -> AtWork {
     let (phase, phases) = watch::channel(Phase::Running);
-    let observed = (Arc::new(Latencies::default()), phases);
+    let observed = (Observers::default(), phases);
     let subscribed = std::iter::once((handler.config.name.clone(), handler.config.subscribe.clone()));
     let router = Arc::new(gristmill::routing::Router::new(subscribed));
     let dispatcher = Dispatcher::new(handler, queue, router, Arc::new(SystemClock::new()), observed);

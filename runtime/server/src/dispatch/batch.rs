@@ -148,6 +148,11 @@ impl Dispatcher {
             self.log.record(first, &report.logs);
         }
         let BatchReport { outcome, emits, state: used, discarded, logs, ledger } = report;
+        let kinds: Vec<_> = match &outcome {
+            BatchOutcome::Each(outcomes) => outcomes.iter().map(Outcome::kind).collect(),
+            BatchOutcome::Whole(outcome) => vec![outcome.kind(); batch.len()],
+        };
+        self.metrics.note(&self.handler.config.name, &ledger, kinds);
         let postmortem = |outcome: &Outcome| postmortem::of(outcome, &ledger, &logs);
         match outcome {
             BatchOutcome::Whole(outcome) => self.failed(batch, outcome, postmortem).await,

@@ -19,13 +19,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{Method, Uri};
+use axum::http::{Method, Uri, header};
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use gristmill_core::HandlerName;
 use gristmill_host::Host;
 use gristmill_queue::Queue;
 
+use crate::metrics::Metrics;
 use crate::routing::Router;
 pub use problem::Problem;
 pub(crate) use publish::publish_events;
@@ -42,6 +43,8 @@ pub struct Api {
     pub handlers: Arc<BTreeSet<HandlerName>>,
     /// What runs them; `None`: nothing does.
     pub host: Option<Host>,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
     /// What `/readyz` answers.
     pub readiness: Readiness,
 }
@@ -84,6 +87,7 @@ pub fn routes(api: Api) -> axum::Router {
         .route("/v1/state/{bucket}/value", get(state::value))
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         // Publishing, the only route that reads a body, has limits of its own.
@@ -100,13 +104,17 @@ async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
     }
 }
 
+async fn metrics(State(api): State<Api>) -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], api.metrics.render())
+}
+
 async fn unknown_path(uri: Uri) -> Problem {
     Problem::new(
         problem::UNKNOWN_PATH,
         format!(
             "there is nothing at `{}`: there are /v1/events, /v1/queues, /v1/queues/{{queue}}, \
              /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /v1/running, /v1/state, \
-             /v1/state/{{bucket}}/keys, /v1/state/{{bucket}}/value, /healthz and /readyz",
+             /v1/state/{{bucket}}/keys, /v1/state/{{bucket}}/value, /metrics, /healthz and /readyz",
             uri.path().escape_debug()
         ),
     )
