@@ -9,6 +9,7 @@ use tracing::debug;
 use crate::component::Component;
 use crate::configuration::Configuration;
 use crate::execution::{Execution, Work};
+use crate::interfaces::Interface;
 use crate::interfaces::batch::wrong_length;
 use crate::invocation::{Invocation, Place};
 use crate::ledger::Ledger;
@@ -91,6 +92,9 @@ impl Component {
 
     /// The same in a place that [`admit`](Self::admit) gave for the same limits.
     pub async fn handle_batch_in(&self, place: Place, batch: BatchInvocation) -> BatchReport {
+        if self.interface() != Interface::BatchHandler {
+            return BatchReport::host_error("the component handles events one by one");
+        }
         let Some(stand_in) = stand_in(&batch).map(Box::new) else {
             return BatchReport::host_error("the batch is empty");
         };

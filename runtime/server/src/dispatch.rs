@@ -176,6 +176,13 @@ impl Dispatcher {
             debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, conflicts,
                 "what it read of the state was changed meanwhile; running it again");
             tokio::time::sleep(pause(conflicts)).await;
+            let enough = self.handler.config.limits.timeout + SETTLE_GRACE;
+            if lease_end.saturating_duration_since(Instant::now()) < enough {
+                if !self.extend(&delivery).await {
+                    return;
+                }
+                lease_end = Instant::now() + delivery.lease_for;
+            }
         }
     }
 

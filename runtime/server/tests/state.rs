@@ -9,8 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gristmill::config;
-use gristmill::dispatch::{Dispatcher, Phase};
-use gristmill::latency::Latencies;
+use gristmill::dispatch::{Dispatcher, Observers, Phase};
 use gristmill::{engine, registry};
 use gristmill_core::state::{Change, StateWrite};
 use gristmill_core::{EntryId, Event, QueueName, State, SystemClock};
@@ -135,7 +134,7 @@ impl Rig {
             queue.clone(),
             Arc::new(registry::router(&config)),
             Arc::new(SystemClock::new()),
-            (Arc::new(Latencies::default()), phases),
+            (Observers::default(), phases),
         );
         let running = tokio::spawn(dispatcher.run());
         Self { queue, phase, running, published: 0 }
