@@ -257,7 +257,9 @@ async fn what_runs_is_listed_and_can_be_ended() {
         assert_eq!(running.timeout, Duration::from_mins(1));
         assert!(!host.kill(running.number + 1));
         assert!(host.kill(running.number));
-        assert_eq!(run.await.unwrap().outcome, Outcome::Killed { reason: words.to_owned() });
+        let Outcome::Killed { reason } = run.await.unwrap().outcome else { panic!("killed") };
+        // Whoever is about to wait may still compute.
+        assert!(reason == words || reason.starts_with("a person ended it\n  0: "), "{reason}");
         assert!(host.running().is_empty() && !host.kill(running.number));
     }
 }

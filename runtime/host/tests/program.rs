@@ -63,14 +63,14 @@ async fn the_result_or_the_exit_status_is_the_verdict() {
 }
 
 #[tokio::test]
-async fn every_version_of_wasi_0_2_is_found_and_no_other() {
+async fn every_version_of_wasi_0_2_is_found() {
     for version in ["0.2.0", "0.2.6", "0.2.99"] {
         let component = host(1).load(request(program(version, "(i32.const 0)"))).await.unwrap();
         assert_eq!(component.interface(), Interface::Run, "{version}");
         assert_eq!(component.interface().to_string(), "wasi:cli/run@0.2");
         assert_eq!(component.handle(invocation()).await.outcome, ACK, "{version}");
     }
-    for version in ["0.3.0", "0.2.0-rc-2023-12-05", "1.2.0"] {
+    for version in ["0.4.0", "0.2.0-rc-2023-12-05", "1.2.0"] {
         let error = host(1).load(request(program(version, "(i32.const 0)"))).await.unwrap_err();
         assert!(matches!(error, LoadError::NoHandler { .. }), "{version}: {error}");
     }
