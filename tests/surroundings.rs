@@ -263,6 +263,9 @@ fn a_handler_logs_no_more_than_it_may() {
     let little = handler(VISITOR_COMPONENT, "max-log-bytes = \"1KiB\"");
     let log = handled(&little, &events[1..], &["--log-format", "json"]);
     let messages = messages(&log);
-    assert_eq!(messages.last().map(String::as_str), Some("the log ends here: more than 1024 bytes were written"));
+    assert_eq!(
+        messages.last().map(String::as_str),
+        Some("the log ends here: more than 1024 bytes were written (`max-log-bytes`)")
+    );
     assert!(messages.len() < 200, "{}", messages.len());
 }

@@ -15,6 +15,7 @@
 //! | [`name`] | names of queues and handlers |
 //! | [`state`] | keys and values that handlers keep, and the right to them |
 //! | [`directory`], [`socket`] | what of the machine and the network a handler may use |
+//! | [`postmortem`] | what a delivery cost and said that killed its entry |
 //! | [`secret`] | text that no log may show |
 //! | [`http`] | the right to send requests, and what servers say of the next try |
 //! | [`time`], [`clock`] | instants, and who tells them |

@@ -66,13 +66,13 @@ pub enum Outcome {
         /// Which line, and what is wrong with it.
         reason: String,
     },
-    /// The handler went over a limit that is neither time nor memory: its result is too large, or it holds too many
-    /// handles.
+    /// The handler went over a limit that is neither time nor memory: of its stack, its result, its handles, or
+    /// what one call of a host function hands over.
     OverLimit {
         /// Which limit, and the key of `runtime.toml` that sets it.
         reason: String,
     },
-    /// A person ended the run.
+    /// A person ended the call.
     Killed {
         /// Where the handler was.
         reason: String,

@@ -26,7 +26,10 @@ impl Needs {
     pub(crate) fn permits(self, instances: u32) -> Result<u32, LoadError> {
         let Self { memories, tables } = self;
         let permits = memories.max(tables.div_ceil(TABLES_PER_INSTANCE)).max(1);
-        if permits > instances { Err(LoadError::TooLarge { memories, tables, instances }) } else { Ok(permits) }
+        if permits > instances {
+            return Err(LoadError::TooLarge { memories, tables, instances, needed: permits });
+        }
+        Ok(permits)
     }
 }
 

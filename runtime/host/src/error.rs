@@ -191,7 +191,7 @@ pub enum LoadError {
     },
     /// It would not fit if it were alone.
     #[error(
-        "one instance needs {memories} memories and {tables} tables, more than the pool of this host has for {instances} instances in all\nmake the pool larger"
+        "one instance needs {memories} memories and {tables} tables, more than the pool of this host has for {instances} instances in all\nset `max-instances` in [runtime] to {needed} or more"
     )]
     TooLarge {
         /// Linear memories of all its core instances.
@@ -200,6 +200,8 @@ pub enum LoadError {
         tables: u32,
         /// What the host was sized for.
         instances: u32,
+        /// What would do.
+        needed: u32,
     },
     /// It is not valid, or uses what this engine cannot run.
     #[error(

@@ -109,7 +109,7 @@ impl Log {
         let used = self.used.saturating_add((context.len() + message.len() + 1) as u64);
         if used > self.max {
             self.full = true;
-            let message = format!("the log ends here: more than {} bytes were written", self.max);
+            let message = format!("the log ends here: more than {} bytes were written (`max-log-bytes`)", self.max);
             self.lines.push(LogLine { level: LogLevel::Warn, context: "gristmill".to_owned(), message });
             return;
         }
@@ -190,7 +190,10 @@ mod tests {
         log.push(LogLevel::Info, "", "0123456789");
         log.write(Stream::Stdout, b"0123456789\n");
         log.write(Stream::Stderr, b"the panic\n");
-        assert_eq!(messages(&mut log), ["0123456789", "the log ends here: more than 20 bytes were written"]);
+        assert_eq!(
+            messages(&mut log),
+            ["0123456789", "the log ends here: more than 20 bytes were written (`max-log-bytes`)"]
+        );
         assert_eq!(log.stderr_tail(), "the panic\n");
     }
 

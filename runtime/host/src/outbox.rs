@@ -181,14 +181,20 @@ impl Outbox {
         let size = event.size();
         if size > self.max_event_size {
             let max = format_size(self.max_event_size);
-            return too_much(format!("the event has {}; at most {max} are allowed", format_size(size)));
+            return too_much(format!(
+                "the event has {}; at most {max} are allowed (`max-event-size`)",
+                format_size(size)
+            ));
         }
         if self.emits.len() >= self.max_emits {
-            return too_much(format!("one invocation may emit at most {} events", self.max_emits));
+            return too_much(format!("one invocation may emit at most {} events (`max-emits`)", self.max_emits));
         }
         let bytes = self.bytes.saturating_add(size);
         if bytes > self.max_bytes {
-            return too_much(format!("one invocation may emit at most {} in all", format_size(self.max_bytes)));
+            return too_much(format!(
+                "one invocation may emit at most {} in all (`max-emit-bytes`)",
+                format_size(self.max_bytes)
+            ));
         }
         self.bytes = bytes;
         Ok(())

@@ -10,6 +10,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::backtrace;
 use crate::memory::OverLimit;
+use crate::messaging::TooManyMessages;
 
 /// The deadline has passed while the guest computed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,9 @@ pub(crate) fn of_failure(failure: &Failure, timeout: Duration, stderr: &str) -> 
     if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
         let reason = format!("it used more stack than `stack` in [runtime] allows: a recursion without an end?{trace}");
         return Outcome::OverLimit { reason: cut(reason) };
+    }
+    if let Some(over) = error.downcast_ref::<TooManyMessages>() {
+        return Outcome::OverLimit { reason: cut(format!("{over}{trace}")) };
     }
     if let Some(over) = error.downcast_ref::<OverLimit>() {
         return Outcome::OutOfMemory { reason: cut(format!("{over}{trace}")) };

@@ -27,7 +27,7 @@ pub(crate) const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// How the names of those that do nothing begin.
 const PREVIEW1_POWERLESS: [&str; 5] = ["args_", "environ_", "fd_prestat_", "path_", "sock_"];
 
-/// Everything that `engine.rs` links.
+/// Everything that `platform.rs` links; that of WASI 0.3 only for components with async functions.
 pub(crate) const PROVIDED: &[Provided] = {
     use ImportStatus::{Powerless, Provided as Works};
     &[

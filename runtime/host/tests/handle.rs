@@ -217,7 +217,7 @@ async fn other_events_are_denied_and_nothing_is_reported_without_an_ack() {
     let mut limited = emitting("com.acme.a", 3);
     limited.limits.max_emits = 2;
     let report = run(emitter(), limited).await;
-    let reason = "one invocation may emit at most 2 events".to_owned();
+    let reason = "one invocation may emit at most 2 events (`max-emits`)".to_owned();
     assert_eq!((report.outcome, report.emits), (Outcome::Retry { reason, after: None }, vec![]));
 }
 

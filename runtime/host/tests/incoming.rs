@@ -174,13 +174,13 @@ async fn a_reason_has_the_beginning_of_a_long_body() {
 }
 
 #[tokio::test]
-async fn a_body_streams_up_to_the_size_of_an_event() {
+async fn a_body_streams_up_to_the_largest_result() {
     let report = respond("test.stream", &[("bytes", "1048576")], "").await;
     let Outcome::Ack { result: Some(result) } = &report.outcome else { panic!("{:?}", report.outcome) };
     assert_eq!(result.len(), 1 << 20);
     let report = respond("test.stream", &[("bytes", "1048577")], "").await;
-    assert_eq!(report.outcome.kind(), OutcomeKind::InvalidOutput);
-    assert_eq!(reason(&report), "HTTP 200 OK, but the body is longer than 1MiB");
+    assert_eq!(report.outcome.kind(), OutcomeKind::OverLimit);
+    assert_eq!(reason(&report), "HTTP 200 OK, but the body is longer than 1MiB, which is `max-result-bytes`");
 }
 
 #[tokio::test]

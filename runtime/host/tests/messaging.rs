@@ -144,7 +144,7 @@ async fn messages_do_not_fill_the_memory_of_the_host() {
     let component = messenger().await;
     let hoard = component.handle(about("msg.hoard")).await;
     let reason = hoard.outcome.reason().unwrap();
-    assert_eq!(hoard.outcome.kind(), OutcomeKind::Trap);
-    assert!(reason.contains("keeps more than 33554432 bytes in messages"), "{reason}");
+    assert_eq!(hoard.outcome.kind(), OutcomeKind::OverLimit);
+    assert!(reason.contains("it keeps more than 32MiB in messages, which is twice `max-emit-bytes`"), "{reason}");
     assert_eq!(component.handle(about("msg.churn")).await.outcome, Outcome::Ack { result: None });
 }

@@ -97,7 +97,6 @@ async fn a_kept_instance_makes_room_for_others() {
 
 #[tokio::test]
 async fn nothing_of_the_host_is_left_for_the_next_event() {
-    // Emits one event at each call, and acks with its id.
     let guest = Guest {
         imports: r#"
             (import "wasi:logging/logging@0.1.0-draft" (instance $logging

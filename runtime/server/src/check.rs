@@ -69,6 +69,7 @@ fn grants(granted: &Granted) -> String {
     let parts = [
         part("emit", granted.emit.iter().map(ToString::to_string)),
         part("state", granted.state.iter().map(ToString::to_string)),
+        part("http", granted.http.iter().map(ToString::to_string)),
         part("env", granted.env.iter().cloned()),
         part("files", granted.files.iter().map(ToString::to_string)),
         part("sockets", granted.sockets.iter().map(ToString::to_string)),

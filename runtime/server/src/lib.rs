@@ -13,6 +13,7 @@
 //! | [`http`] | the HTTP surface |
 //! | [`cli`] | the command line, and the commands that talk to a running runtime |
 //! | [`run`], [`check`], [`invoke`], [`offline`], [`copies`] | the commands that work without one |
+//! | [`metrics`] | what calls cost, for Prometheus |
 //! | [`report`], [`latency`], [`progress`] | what a person sees of a run |
 
 pub mod check;

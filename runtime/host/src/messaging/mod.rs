@@ -17,6 +17,7 @@ mod imports;
 
 use bytes::Bytes;
 use gristmill_core::Event;
+use gristmill_core::units::format_size;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::emitter::NewEvent;
@@ -60,6 +61,13 @@ pub(crate) struct Held {
     max: u64,
 }
 
+/// The guest keeps more in messages than it may.
+#[derive(Debug, thiserror::Error)]
+#[error("it keeps more than {} in messages, which is twice `max-emit-bytes`", format_size(*.max))]
+pub(crate) struct TooManyMessages {
+    max: u64,
+}
+
 impl Held {
     /// As much as it may emit, and the same again for what is being made.
     pub(crate) fn new(limits: &Limits) -> Self {
@@ -70,7 +78,7 @@ impl Held {
     fn recount(&mut self, before: u64, now: u64) -> wasmtime::Result<()> {
         self.bytes = self.bytes.saturating_sub(before).saturating_add(now);
         if self.bytes > self.max {
-            wasmtime::bail!("the handler keeps more than {} bytes in messages", self.max);
+            return Err(TooManyMessages { max: self.max }.into());
         }
         Ok(())
     }

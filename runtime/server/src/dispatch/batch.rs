@@ -6,10 +6,11 @@
 //! batch was acked, run again without the others. All of that happens under the leases of the claim, which are extended
 //! where another run would not fit.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use gristmill_core::{Outcome, Postmortem};
-use gristmill_host::{BatchDelivery, BatchInvocation, BatchOutcome, BatchReport};
+use gristmill_host::{BatchDelivery, BatchInvocation, BatchOutcome, BatchReport, Place};
 use gristmill_queue::{Acked, Delivery, Extend, ExtendReply, Publish, Settle, SettleReply, Transaction};
 use tracing::{debug, error, warn};
 
@@ -55,6 +56,8 @@ impl<F: Fn(&Outcome) -> Option<Box<Postmortem>> + Send + Sync> Autopsy for F {}
 struct Rounds {
     rounds: Vec<Round>,
     leases_end: Instant,
+    /// The first run has the lease of the claim, which is long enough by itself.
+    has_run: bool,
 }
 
 impl Dispatcher {
@@ -62,10 +65,11 @@ impl Dispatcher {
     pub(super) async fn deliver_batch(&self, deliveries: Vec<Delivery>) {
         let Some(shortest) = deliveries.iter().map(|delivery| delivery.lease_for).min() else { return };
         let leases_end = Instant::now() + shortest;
-        let mut work = Rounds { rounds: vec![Round::new(deliveries)], leases_end };
-        while let Some(round) = work.rounds.pop() {
+        let mut work = Rounds { rounds: vec![Round::new(deliveries)], leases_end, has_run: false };
+        while let Some(place) = self.batch_place(&mut work).await {
+            let Some(round) = work.rounds.pop() else { return };
             let conflicts = round.conflicts;
-            match self.run_round(round.deliveries).await {
+            match self.run_round(place, round.deliveries).await {
                 Left::Nothing => {}
                 Left::Again(deliveries) => work.rounds.push(Round::new(deliveries)),
                 Left::Conflict(deliveries) => {
@@ -83,16 +87,50 @@ impl Dispatcher {
                     if work.rounds.len() == rounds
                         && work.rounds.last().is_some_and(|round| round.deliveries.len() == tried)
                     {
-                        error!(handler = %self.handler.config.name, "a lease has ended, and can be extended");
+                        error!(handler = %self.handler.config.name, deliveries = tried,
+                            "the queue refuses leases that it extends: these deliveries come back when their leases end");
                         work.rounds.pop();
                     }
                 }
             }
-            let time_left = work.leases_end.saturating_duration_since(Instant::now());
-            if !work.rounds.is_empty() && time_left < self.handler.config.limits.timeout + SETTLE_GRACE {
-                self.extend_all(&mut work).await;
+        }
+    }
+
+    /// Room for the next round, with leases that last longer than its run may; waiting for room does not use them up.
+    /// `None`: nothing is left to do, or everything is given back.
+    async fn batch_place(&self, work: &mut Rounds) -> Option<Place> {
+        if work.rounds.is_empty() {
+            return None;
+        }
+        let limits = &self.handler.config.limits;
+        let enough = limits.timeout + SETTLE_GRACE;
+        let mut phase = self.phase.clone();
+        let mut admit = pin!(self.handler.component.admit(limits));
+        loop {
+            // Half of the grace is for waiting, where a lease is as short as it may be.
+            let left = work.leases_end.saturating_duration_since(Instant::now());
+            let place = tokio::select! {
+                biased;
+                place = &mut admit => Some(place),
+                _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => break,
+                () = tokio::time::sleep(left.saturating_sub(enough - SETTLE_GRACE / 2)) => None,
+            };
+            let is_fresh = work.leases_end.saturating_duration_since(Instant::now()) >= enough - SETTLE_GRACE / 2;
+            if !is_fresh || (work.has_run && work.leases_end.saturating_duration_since(Instant::now()) < enough) {
+                self.extend_all(work).await;
+                if work.rounds.is_empty() {
+                    return None;
+                }
+            }
+            if place.is_some() {
+                work.has_run = true;
+                return place;
             }
         }
+        for round in std::mem::take(&mut work.rounds) {
+            self.settle_all(&round.deliveries, &Outcome::Released).await;
+        }
+        None
     }
 
     /// Makes the leases of all that is left last from now as long as they did from the claim. What has ended comes back
@@ -123,7 +161,7 @@ impl Dispatcher {
         work.leases_end = Instant::now() + shortest;
     }
 
-    async fn run_round(&self, batch: Vec<Delivery>) -> Left {
+    async fn run_round(&self, place: Place, batch: Vec<Delivery>) -> Left {
         debug!(handler = %self.handler.config.name, deliveries = batch.len(), "delivering a batch");
         // Held until it is settled, as for a single delivery.
         let state = self.run_state();
@@ -137,7 +175,7 @@ impl Dispatcher {
         };
         let report = tokio::select! {
             biased;
-            report = self.handler.component.handle_batch(invocation) => Some(report),
+            report = self.handler.component.handle_batch_in(place, invocation) => Some(report),
             _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => None,
         };
         let Some(report) = report else {

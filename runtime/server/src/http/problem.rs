@@ -44,8 +44,8 @@ pub const UNKNOWN_QUEUE: Kind = kind("urn:gristmill:problem:unknown-queue", "Unk
 pub const UNKNOWN_ENTRY: Kind = kind("urn:gristmill:problem:unknown-entry", "Unknown entry", StatusCode::NOT_FOUND);
 /// There is no such key in the state.
 pub const UNKNOWN_KEY: Kind = kind("urn:gristmill:problem:unknown-key", "Unknown key", StatusCode::NOT_FOUND);
-/// There is no such run (any more).
-pub const UNKNOWN_RUN: Kind = kind("urn:gristmill:problem:unknown-run", "Unknown run", StatusCode::NOT_FOUND);
+/// There is no such call (any more).
+pub const UNKNOWN_CALL: Kind = kind("urn:gristmill:problem:unknown-call", "Unknown call", StatusCode::NOT_FOUND);
 /// Only dead letters can be redriven.
 pub const NOT_DEAD: Kind = kind("urn:gristmill:problem:not-dead", "Not a dead letter", StatusCode::CONFLICT);
 /// A queue holds as much as it may.

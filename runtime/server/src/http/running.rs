@@ -9,7 +9,7 @@ use axum::extract::{Path, State as Shared};
 use super::Api;
 use super::inspect::segment;
 use super::model::{Killed, List, Running};
-use super::problem::{Problem, UNKNOWN_RUN};
+use super::problem::{Problem, UNKNOWN_CALL};
 
 pub(super) async fn running(Shared(api): Shared<Api>) -> Json<List<Running>> {
     let running = api.host.iter().flat_map(gristmill_host::Host::running);
@@ -35,7 +35,7 @@ pub(super) async fn kill(
         (Ok(number), Some(host)) if host.kill(number) => Ok(Json(Killed { number })),
         _ => {
             let number = number.escape_debug();
-            Err(Problem::new(UNKNOWN_RUN, format!("there is no run `{number}`: it never began, or is over")))
+            Err(Problem::new(UNKNOWN_CALL, format!("there is no call `{number}`: it never began, or is over")))
         }
     }
 }

@@ -82,7 +82,8 @@ pub(super) fn outcome(answer: Answer, now: Timestamp) -> Outcome {
             Body::Whole(body) => Outcome::Ack { result: (!body.is_empty()).then_some(body) },
             Body::Beginning(body) => {
                 let max = format_size(body.len() as u64);
-                Outcome::InvalidOutput { reason: format!("HTTP {status}, but the body is longer than {max}") }
+                let reason = format!("HTTP {status}, but the body is longer than {max}, which is `max-result-bytes`");
+                Outcome::OverLimit { reason }
             }
             Body::Aborted => retry(&format!("HTTP {status}, but the body was dropped before it was finished")),
         };
