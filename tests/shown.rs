@@ -93,7 +93,7 @@ fn check_shows_every_handler_and_what_it_lacks() {
         ("caller", guests::CALLER, "grant = { http = [\"GET https://api.example.com\"] }"),
         ("greeter", guests::GREETER, ""),
         ("messenger", guests::MESSENGER, "grant = { emit = [\"test.*\"] }"),
-        ("program", guests::PROGRAM_COMPONENT, "grant = { env = [\"TZ\"] }"),
+        ("program", guests::PROGRAM_COMPONENT, "grant = { env = [\"PATH\"] }"),
         ("module", guests::PROGRAM_MODULE, ""),
         ("wrapped", guests::ACKER_MODULE, ""),
         ("ungranted", guests::CALLER, ""),

@@ -112,7 +112,7 @@ fn name_of(path: &Path) -> anyhow::Result<HandlerName> {
 fn describe(interface: Interface, report: &Report) -> String {
     let mut lines = vec![format!("runs     {interface}"), format!("outcome  {}", report.outcome.kind())];
     if let Some(reason) = report.outcome.reason() {
-        lines.push(format!("reason   {}", block(reason, "         ").trim_start()));
+        lines.push(format!("reason   {}", block(reason, "         ").trim()));
     }
     if let Outcome::Ack { result: Some(result) } = &report.outcome {
         lines.push(format!("result   {}", one_line(&String::from_utf8_lossy(result))));
