@@ -113,3 +113,31 @@ fn compiled_code_is_kept_where_it_is_told() {
     let kept = std::fs::read_dir(deployment.path().join("code")).unwrap().count();
     assert_eq!(kept, 1);
 }
+
+#[test]
+fn no_handler_may_write_where_compiled_code_is() {
+    let files = |access: &str| format!("grant = {{ emit = [\"test.*\"], files = [\"mine:{access}\"] }}");
+    for (access, code) in [("read", Some(0)), ("write", Some(1))] {
+        let deployment = deployment("code-cache = \"mine/code\"", "");
+        std::fs::create_dir(deployment.path().join("mine")).unwrap();
+        let config = std::fs::read_to_string(deployment.config()).unwrap();
+        std::fs::write(deployment.config(), config.replace("grant = { emit = [\"test.*\"] }", &files(access))).unwrap();
+        let check = deployment.command(&["check"]).output().unwrap();
+        assert_eq!(check.status.code(), code, "{access}: {}", text(&check.stderr));
+        assert_eq!(text(&check.stderr).contains("compiled code is in "), access == "write");
+    }
+}
+
+#[test]
+fn a_batch_that_waits_for_memory_costs_no_lease() {
+    let limits = "timeout = \"500ms\"\nlease = \"1500ms\"\nmax-attempts = 1\nbatch-size = 2";
+    let batcher = super::rig::batcher("batcher", ALL, limits);
+    let deployment = Deployment::new(&["memory = \"16MiB\"\n".to_owned(), batcher]);
+    let events: Vec<_> = (0..8).map(|n| event(&n.to_string(), "batch.loop", json!(null))).collect();
+    let running = after(&deployment, &events);
+    let dead = running.entries("batcher", "dead");
+    assert_eq!(dead.len(), 8);
+    for entry in dead {
+        assert_eq!(outcomes(&entry), ["timeout"], "{entry}");
+    }
+}

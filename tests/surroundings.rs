@@ -184,7 +184,7 @@ fn nobody_is_granted_the_queues_own_files() {
         let output = deployment.command(&["check"]).output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{path}: {said}");
-        assert!(said.contains("the queue keeps its files in "), "{path}: {said}");
+        assert!(said.contains("the queue's store is in "), "{path}: {said}");
     }
     // Before there is any.
     let early = handler(VISITOR_COMPONENT, "grant = { files = [\".:/in:read\"] }");

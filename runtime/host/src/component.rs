@@ -115,7 +115,7 @@ impl Component {
         let (ready, needs) = Ready::new(&source, &found)?;
         let (compile_time, is_cached) = (started.elapsed(), source.was_cached());
         let permits = needs.permits(host.options().instances)?;
-        let identity = Arc::new(Identity { name, digest, grants, surroundings, http: host.http().clone() });
+        let identity = Arc::new(Identity { name, digest, grants, surroundings, http: host.http().for_another() });
         // A program ends with its event.
         let shelf = Shelf::new(if ready.interface().is_program() { Instances::Fresh } else { instances });
         host.shelves().add(&shelf);

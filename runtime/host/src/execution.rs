@@ -100,7 +100,7 @@ impl Component {
         execution
     }
 
-    /// Also says whether the guest returned.
+    /// Also says whether the guest has returned and let go of the event.
     async fn execute_in(&self, seat: &mut Seat, work: Work, started: Instant) -> (Execution, bool) {
         let limits = work.about().limits.clone();
         let bytes_in = work.bytes();
@@ -118,9 +118,9 @@ impl Component {
         };
         let cpu = call.cpu();
         drop(call);
-        let answered = result.is_ok();
         let fuel = seat.store.get_fuel().ok().map(|left| u64::MAX - left);
         let state = seat.store.data_mut();
+        let answered = result.is_ok() && !state.keeps_event;
         let outcomes = match result {
             Ok(outcomes) => Ok(outcomes.into_iter().map(|outcome| within(outcome, &limits)).collect()),
             Err(failure) => Err(outcome::of_failure(&failure, limits.timeout, &state.log.lock().stderr_tail())),

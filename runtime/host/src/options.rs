@@ -106,7 +106,8 @@ pub struct Limits {
     pub max_result_bytes: u64,
     /// Bytes that one call of a host function may hand over. Default: 16 MiB.
     pub max_call_bytes: u64,
-    /// How many handles (streams, pollables, buckets, its own resources) it may hold at once. Default: 10,000.
+    /// How many handles (streams, pollables, buckets, its own resources) it may hold at once. What
+    /// some of them stand for is the host's memory, up to 100 KiB each. Default: 1,000.
     pub max_handles: usize,
 }
 
@@ -131,7 +132,7 @@ impl Default for Limits {
             max_state_bytes: 4 << 20,
             max_result_bytes: 1 << 20,
             max_call_bytes: 16 << 20,
-            max_handles: 10_000,
+            max_handles: 1_000,
         }
     }
 }

@@ -25,17 +25,25 @@ use crate::state::State;
 /// For how long the addresses of a name are kept: a guest that tries many of them does not make many look-ups.
 const KEPT: Duration = Duration::from_secs(5);
 
+/// How many names the guests of a component may look up in that time, all together.
+const MAX_ASKED: u32 = 64;
+
 /// The network, as far as a handler may use it.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     grants: Vec<SocketGrant>,
     /// The addresses of granted names, and when they were looked up.
     names: Mutex<HashMap<String, (Instant, Vec<IpAddr>)>>,
+    /// One look-up at a time: each holds a thread, and cannot be given up.
+    looking_up: tokio::sync::Mutex<()>,
+    /// When guests' own look-ups were counted from, and how many there were since.
+    asked: Mutex<(Instant, u32)>,
 }
 
 impl Sockets {
     pub(crate) fn new(grants: Vec<SocketGrant>) -> Self {
-        Self { grants, names: Mutex::default() }
+        let asked = Mutex::new((Instant::now(), 0));
+        Self { grants, names: Mutex::default(), looking_up: tokio::sync::Mutex::default(), asked }
     }
 
     /// Opens a context as far as is granted.
@@ -73,10 +81,12 @@ impl Sockets {
 
     /// The addresses that a name has now; none where it cannot be looked up.
     async fn addresses(&self, name: &str) -> Vec<IpAddr> {
-        let kept = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        if let Some((at, addresses)) = kept
-            && at.elapsed() < KEPT
-        {
+        if let Some(addresses) = self.kept(name) {
+            return addresses;
+        }
+        let _alone = self.looking_up.lock().await;
+        // Somebody else may have asked meanwhile.
+        if let Some(addresses) = self.kept(name) {
             return addresses;
         }
         let found = tokio::net::lookup_host((name, 0)).await;
@@ -84,6 +94,21 @@ impl Sockets {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.insert(name.to_owned(), (Instant::now(), addresses.clone()));
         addresses
+    }
+
+    fn kept(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(name).filter(|(at, _)| at.elapsed() < KEPT).map(|(_, addresses)| addresses.clone())
+    }
+
+    /// Counts a look-up of a guest's own. `false`: there were too many lately.
+    fn may_ask(&self) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.0.elapsed() >= KEPT {
+            *asked = (Instant::now(), 0);
+        }
+        asked.1 += 1;
+        asked.1 <= MAX_ASKED
     }
 
     /// Whether a guest may look up `name`. An address needs no looking up, but some standard libraries ask all the same.
@@ -102,6 +127,9 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             let state = store.data_mut();
             if !state.identity.surroundings.sockets().may_look_up(&name) {
                 return Ok((Err(ErrorCode::AccessDenied),));
+            }
+            if !state.identity.surroundings.sockets().may_ask() {
+                return Ok((Err(ErrorCode::TemporaryResolverFailure),));
             }
             Ok((match state.sockets().resolve_addresses(network, name) {
                 Ok(stream) => Ok(stream),

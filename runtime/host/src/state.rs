@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) messages: Held,
     pub(crate) configuration: Configuration,
     pub(crate) http: Http,
+    /// The guest has not let go of what stands for its event.
+    pub(crate) keeps_event: bool,
 }
 
 impl State {
@@ -50,6 +52,7 @@ impl State {
         let log = SharedLog::new(limits.max_log_bytes);
         // The builder starts without environment, arguments, files and input.
         let mut wasi = WasiCtx::builder();
+        wasi.max_random_size(limits.max_call_bytes);
         wasi.stderr(log.stream(Stream::Stderr));
         identity.surroundings.furnish(&mut wasi);
         let output = match stdio {
@@ -70,6 +73,7 @@ impl State {
             wasi,
             table: ResourceTable::new(),
             http,
+            keeps_event: false,
             identity,
             deadline: None,
             call: None,
@@ -93,6 +97,7 @@ impl State {
         self.log.restart(limits.max_log_bytes);
         self.memory.begin(limits.memory, Arc::clone(&call));
         self.calls = CallMeter::default();
+        self.keeps_event = false;
         self.wasi.ctx().table.set_max_capacity(limits.max_handles);
         self.table.set_max_capacity(limits.max_handles);
         self.configuration = invocation.configuration.clone();

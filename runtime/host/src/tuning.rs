@@ -14,6 +14,8 @@ pub(crate) const TABLES_PER_INSTANCE: u32 = 8;
 const TABLE_ELEMENTS: usize = 100_000;
 /// The whole of a 32-bit memory: only an invocation's own limit decides how much is used.
 const MEMORY_SLOT: usize = 1 << 32;
+/// More of them, of two engines, do not fit into the address space.
+const MAX_MEMORIES: u32 = 12_000;
 /// How much of a used slot is cleared in place rather than given back to the operating system.
 const KEEP_RESIDENT: usize = 256 << 10;
 const KEEP_TABLE_RESIDENT: usize = 16 << 10;
@@ -28,7 +30,7 @@ pub(crate) fn config(options: &HostOptions, model: Model) -> Config {
     let stack = usize::try_from(options.stack).unwrap_or(usize::MAX - HOST_STACK);
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options.instances)))
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options.instances, model)))
         .wasm_component_model(true)
         .wasm_component_model_async(model == Model::Async)
         .concurrency_support(model == Model::Async)
@@ -42,11 +44,15 @@ pub(crate) fn config(options: &HostOptions, model: Model) -> Config {
     config
 }
 
-fn pool(instances: u32) -> PoolingAllocationConfig {
+fn pool(instances: u32, model: Model) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_memories(instances)
+    // What a garbage collector manages is in a memory too, which no component says that it needs.
+    let memories = instances.saturating_mul(2).min(MAX_MEMORIES).max(instances);
+    // An async call may need a second stack while its first waits, and each part of a composed one another.
+    let stacks = if model == Model::Async { instances.saturating_mul(4) } else { instances };
+    pool.total_memories(memories)
         .total_tables(instances.saturating_mul(TABLES_PER_INSTANCE))
-        .total_stacks(instances)
+        .total_stacks(stacks)
         .total_gc_heaps(instances)
         // Only counters, and a component may consist of many: the permits and the totals above are the limit.
         .total_core_instances(u32::MAX)

@@ -8,6 +8,7 @@ use gristmill::cli::args::{Args, Client, Command, Global, LogFormat};
 use gristmill::config::{self, Color, Config};
 use gristmill::progress::LogWriter;
 use gristmill::{check, cli, copies, invoke, offline, run};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 /// What has gone wrong before anything was done: the command line or the configuration.
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         eprintln!("error: --log: {error}");
         return ExitCode::from(USAGE);
     }
+    raise_file_limit();
     // Handlers give way after each time slice; then whoever waits for a timer or a socket is looked after at once, and
     // not only after so many other slices.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(1).build();
@@ -73,6 +75,14 @@ fn load(global: &Global) -> Result<Config, ExitCode> {
         eprintln!("{}", errors.render(color).trim_end());
         ExitCode::from(USAGE)
     })
+}
+
+/// As many open files as the system lets this process have: what handlers open must not be what the store lacks.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
 }
 
 fn init_logs(global: &Global) -> anyhow::Result<()> {

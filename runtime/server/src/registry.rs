@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gristmill_core::{HandlerName, QueueName, Secret};
+use gristmill_core::directory::DirectoryAccess;
+use gristmill_core::{DirectoryGrant, HandlerName, QueueName, Secret};
 use gristmill_host::{
     Component, Configuration, Grants, Host, HostError, HostOptions, Interface, LoadError, LoadRequest, MAX_INSTANCES,
 };
@@ -86,16 +87,18 @@ pub enum HandlerError {
     },
     /// It is granted the queue's own files.
     #[error(
-        "handler `{handler}`: it is granted the directory {}, and the queue keeps its files in {}\n\
-         nobody else may use those: grant a directory beside them", .path.display(), .data_dir.display()
+        "handler `{handler}`: it is granted the directory {}, and {what} is in {}\n\
+         nobody else may use that: grant a directory beside it", .path.display(), .kept.display()
     )]
-    DataDir {
+    OwnFiles {
         /// The handler.
         handler: HandlerName,
         /// What it is granted.
         path: PathBuf,
-        /// The queue's directory.
-        data_dir: PathBuf,
+        /// What is there of the runtime's own.
+        what: &'static str,
+        /// Its directory.
+        kept: PathBuf,
     },
 }
 
@@ -146,11 +149,7 @@ pub fn host(config: &Config) -> Result<Host, SetupError> {
         memory: config.host.memory,
         stack: config.host.stack,
         max_component_size: config.host.max_component_size,
-        cache: match &config.host.code_cache {
-            CodeCache::Usual => usual_cache(),
-            CodeCache::Folder(folder) => Some(folder.clone()),
-            CodeCache::Off => None,
-        },
+        cache: code_cache(config),
         count_fuel: false,
         authorities: config.ca_file.as_ref().map(read).transpose()?,
     };
@@ -178,8 +177,8 @@ pub async fn load(host: &Host, config: &Config) -> Vec<Result<Arc<Handler>, Hand
 
 async fn load_one(host: &Host, config: &HandlerConfig, whole: &Config) -> Result<Handler, HandlerError> {
     let prepared = tokio::task::spawn_blocking({
-        let (config, data_dir) = (config.clone(), data_dir(whole));
-        move || prepare(&config, data_dir.as_deref())
+        let (config, own) = (config.clone(), own(whole));
+        move || prepare(&config, &own)
     });
     let (path, name) = (config.component.clone(), config.name.clone());
     let (bytes, configuration) = match prepared.await {
@@ -207,16 +206,20 @@ async fn load_one(host: &Host, config: &HandlerConfig, whole: &Config) -> Result
 }
 
 /// What stands on the disk of a handler: its component, and its secrets. Blocks.
-fn prepare(config: &HandlerConfig, data_dir: Option<&Path>) -> Result<(Bytes, Configuration), HandlerError> {
+fn prepare(config: &HandlerConfig, own: &[Own]) -> Result<(Bytes, Configuration), HandlerError> {
     let (handler, path) = (config.name.clone(), config.component.clone());
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => Bytes::from(bytes),
         Err(error) => return Err(HandlerError::Read { handler, path, error }),
     };
-    if let Some(data_dir) = data_dir.map(resolved) {
-        let is_touched = |path: &PathBuf| path.starts_with(&data_dir) || data_dir.starts_with(path);
-        if let Some(path) = config.grant.files.iter().map(|grant| resolved(&grant.host)).find(is_touched) {
-            return Err(HandlerError::DataDir { handler, path, data_dir });
+    for (what, kept, least) in own {
+        let is_touched = |grant: &&DirectoryGrant| {
+            let path = resolved(&grant.host);
+            grant.access >= *least && (path.starts_with(kept) || kept.starts_with(&path))
+        };
+        if let Some(grant) = config.grant.files.iter().find(is_touched) {
+            let (path, kept) = (resolved(&grant.host), kept.clone());
+            return Err(HandlerError::OwnFiles { handler, path, what, kept });
         }
     }
     let configuration = configuration::read(&config.config)
@@ -224,9 +227,25 @@ fn prepare(config: &HandlerConfig, data_dir: Option<&Path>) -> Result<(Bytes, Co
     Ok((bytes, configuration))
 }
 
-/// Where the queue keeps its files, if it does.
-fn data_dir(config: &Config) -> Option<PathBuf> {
-    (config.queue.engine == EngineKind::Rocksdb).then(|| config.data_dir.clone())
+/// Something of the runtime's own: what it is, its directory without links, and the least access that is too much.
+type Own = (&'static str, PathBuf, DirectoryAccess);
+
+/// What no handler may touch.
+fn own(config: &Config) -> Vec<Own> {
+    let store = (config.queue.engine == EngineKind::Rocksdb).then(|| config.data_dir.clone());
+    let store = store.map(|store| ("the queue's store", resolved(&store), DirectoryAccess::Read));
+    // Whoever writes there writes what the next start runs.
+    let code = code_cache(config).map(|code| ("compiled code", resolved(&code), DirectoryAccess::Write));
+    store.into_iter().chain(code).collect()
+}
+
+/// Where compiled code is kept.
+fn code_cache(config: &Config) -> Option<PathBuf> {
+    match &config.host.code_cache {
+        CodeCache::Usual => usual_cache(),
+        CodeCache::Folder(folder) => Some(folder.clone()),
+        CodeCache::Off => None,
+    }
 }
 
 /// A path without links, as far as it exists.

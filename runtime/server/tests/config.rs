@@ -353,7 +353,7 @@ fn bounds_are_allowed() {
         ("timeout = \"1ms\"", "timeout = \"24h\"\nlease = \"48h\""),
         ("timeout = \"4s\"\nlease = \"5s\"", "timeout = \"29s\""),
         ("memory = \"1MiB\"", "memory = \"1GiB\""),
-        ("max-handles = 16", "max-handles = 1_000_000"),
+        ("max-handles = 16", "max-handles = 100_000"),
         ("instances = \"fresh\"", "instances = \"reuse\"\nreuse-for = \"24h\""),
         ("concurrency = 1", "concurrency = 1024"),
         ("max-attempts = 0", "max-attempts = 4_294_967_295"),

@@ -55,7 +55,7 @@ pub(super) async fn resolve(
     host: &HttpHost,
     port: u16,
     reach: HttpReach,
-    lookups: &Arc<Semaphore>,
+    lookups: &Lookups,
 ) -> Result<Vec<SocketAddr>, Unresolved> {
     let name = match host {
         HttpHost::Address(address) => return Ok(vec![SocketAddr::new(*address, port)]),
@@ -69,12 +69,22 @@ pub(super) async fn resolve(
     }
 }
 
+/// Permits to look up names: each look-up holds a thread, and cannot be given up.
+#[derive(Clone, Debug)]
+pub(super) struct Lookups {
+    /// Of the whole host.
+    pub(super) all: Arc<Semaphore>,
+    /// Of one component.
+    pub(super) own: Arc<Semaphore>,
+}
+
 /// Holds its permit to the end, also when nobody waits for it any more.
-async fn lookup(name: String, port: u16, lookups: Arc<Semaphore>) -> io::Result<Vec<SocketAddr>> {
-    let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
+async fn lookup(name: String, port: u16, lookups: Lookups) -> io::Result<Vec<SocketAddr>> {
+    let own = lookups.own.acquire_owned().await.map_err(io::Error::other)?;
+    let permit = lookups.all.acquire_owned().await.map_err(io::Error::other)?;
     let lookup = async move {
         let found = tokio::net::lookup_host((name, port)).await.map(Vec::from_iter);
-        drop(permit);
+        drop((own, permit));
         found
     };
     tokio::spawn(lookup).await.map_err(io::Error::other)?

@@ -8,7 +8,7 @@ use super::address::{self, Kind};
 use crate::log::LogLevel;
 use crate::stdio::SharedLog;
 
-/// No grant covers `request`, which is a method and a URL without its query.
+/// No grant covers `request`, which is a method, a scheme, a host and a port: the rest may be secret.
 pub(super) fn not_granted(log: &SharedLog, request: &str, grants: &[HttpGrant]) {
     let granted = match grants {
         [] => "the handler has no grant of HTTP".to_owned(),

@@ -3,13 +3,19 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::WasiView as _;
-use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::add_only_http_to_linker_async;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, IoError};
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, HostOutgoingRequest as _, IoError, Method};
+use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
+use wasmtime_wasi_http::{Error, WasiHttpView as _};
 
 use crate::state::State;
 
 const TYPES: &str = "wasi:http/types@0.2.12";
+
+/// The longest method and the longest host with its port that a request may have, in bytes: what a guest keeps in requests is
+/// the host's memory.
+const MAX_METHOD_LEN: usize = 64;
+const MAX_AUTHORITY_LEN: usize = 300;
 
 /// Links types and outgoing handler. Wasmtime's own `http-error-code` does not know the errors that its streams of bodies
 /// end with, so that one is ours.
@@ -21,7 +27,21 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         let code = error.downcast_ref::<ErrorCode>().cloned();
         Ok((code.or_else(|| error.downcast_ref::<Error>().map(code_of)),))
     };
-    linker.instance(TYPES)?.func_wrap("http-error-code", error_code)?;
+    let set_method = |mut store: StoreContextMut<'_, State>,
+                      (request, method): (Resource<HostOutgoingRequest>, Method)| {
+        let is_long = matches!(&method, Method::Other(name) if name.len() > MAX_METHOD_LEN);
+        Ok((if is_long { Err(()) } else { store.data_mut().http().set_method(request, method)? },))
+    };
+    let set_authority =
+        |mut store: StoreContextMut<'_, State>,
+         (request, authority): (Resource<HostOutgoingRequest>, Option<String>)| {
+            let is_long = authority.as_ref().is_some_and(|authority| authority.len() > MAX_AUTHORITY_LEN);
+            Ok((if is_long { Err(()) } else { store.data_mut().http().set_authority(request, authority)? },))
+        };
+    let mut types = linker.instance(TYPES)?;
+    types.func_wrap("http-error-code", error_code)?;
+    types.func_wrap("[method]outgoing-request.set-method", set_method)?;
+    types.func_wrap("[method]outgoing-request.set-authority", set_authority)?;
     linker.allow_shadowing(false);
     Ok(())
 }

@@ -32,7 +32,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, TlsAlertReceivedPayload};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks};
 
-use self::connect::{Destination, Traffic};
+use self::connect::{Destination, Lookups, Traffic};
 pub(crate) use self::link::link;
 use self::send::Sending;
 use crate::component::Identity;
@@ -44,6 +44,8 @@ const MAX_CONNECTIONS: usize = 8;
 /// Names that are looked up at once, by all invocations. The operating system does that in a thread, and cannot be told to
 /// stop: whoever drops a lookup must not be free to begin the next.
 const MAX_LOOKUPS: usize = 64;
+/// How many of those one component may have going on.
+const MAX_OWN_LOOKUPS: usize = 8;
 /// About as many bytes of headers as a request or a response of a guest may have.
 const MAX_HEADERS: usize = 32 << 10;
 /// How much of a body a guest may write at once; twice that is kept until it is sent.
@@ -56,14 +58,21 @@ type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error
 #[derive(Clone)]
 pub(crate) struct Client {
     tls: Arc<rustls::ClientConfig>,
-    lookups: Arc<Semaphore>,
+    lookups: Lookups,
 }
 
 impl Client {
     /// Trusts the public authorities and those in `authorities`, PEM text.
     pub(crate) fn new(authorities: Option<&[u8]>) -> Result<Self, HostError> {
         let tls = tls::config(authorities).map_err(|reason| HostError::Authorities { reason })?;
-        Ok(Self { tls: Arc::new(tls), lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)) })
+        let (all, own) = (Semaphore::new(MAX_LOOKUPS), Semaphore::new(MAX_OWN_LOOKUPS));
+        Ok(Self { tls: Arc::new(tls), lookups: Lookups { all: Arc::new(all), own: Arc::new(own) } })
+    }
+
+    /// The same for another component, which is not kept waiting by the look-ups of this one.
+    pub(crate) fn for_another(&self) -> Self {
+        let lookups = Lookups { all: self.lookups.all.clone(), own: Arc::new(Semaphore::new(MAX_OWN_LOOKUPS)) };
+        Self { tls: self.tls.clone(), lookups }
     }
 }
 
@@ -120,8 +129,8 @@ impl Hooks {
         let Identity { grants, http, .. } = &*self.identity;
         let Some(reach) = self.reach(request, &to) else {
             let Destination { scheme, host, port } = &to;
-            let (method, path) = (request.method(), request.uri().path());
-            let asked = format!("{method} {}://{host}:{port}{path}", scheme.as_str());
+            // Paths may be secrets, those of webhooks for instance.
+            let asked = format!("{} {}://{host}:{port}", request.method(), scheme.as_str());
             denials::not_granted(&self.log, &asked, &grants.http);
             return Err(Error::HttpRequestDenied);
         };

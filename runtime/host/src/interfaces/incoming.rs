@@ -75,8 +75,9 @@ impl Bound {
         let mut http = store.data_mut().http();
         let request = http.new_incoming_request(Scheme::Http, request).map_err(Failure::Call)?;
         let out = http.new_response_outparam(set).map_err(Failure::Call)?;
+        let kept = Resource::<HostIncomingRequest>::new_borrow(request.rep());
 
-        let mut call = pin!(self.0.wasi_http_incoming_handler().call_handle(&mut *store, request, out));
+        let mut call = Box::pin(self.0.wasi_http_incoming_handler().call_handle(&mut *store, request, out));
         let mut reading = pin!(response::read(response, max_result));
         let mut answer = None;
         let returned = poll_fn(|cx| {
@@ -88,6 +89,7 @@ impl Bound {
             call.as_mut().poll(cx)
         });
         returned.await.map_err(Failure::Call)?;
+        drop(call);
         // What the handler has written is there by now, and what it has not ended will never end. Nothing else may
         // keep the reader from seeing that, such as the scheduler's own idea of fairness.
         let answer = match answer {
@@ -100,6 +102,9 @@ impl Bound {
                 tokio::task::unconstrained(last).await
             }
         };
+        // Whoever keeps an event keeps the host's memory: such an instance serves no other.
+        let state = store.data_mut();
+        state.keeps_event = state.http().table.get(&kept).is_ok();
         Ok(response::outcome(answer, SystemClock::new().now()))
     }
 }

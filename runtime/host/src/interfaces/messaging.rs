@@ -2,6 +2,7 @@
 
 use gristmill_core::Outcome;
 use wasmtime::Store;
+use wasmtime::component::Resource;
 
 use crate::compile::{self, Needs, Source, incompatible};
 use crate::error::LoadError;
@@ -29,10 +30,8 @@ impl Ready {
         let (compiled, needs) = source.component()?;
         let linker = keyvalue::linker_for(source.platform.linker(), &compiled).map_err(incompatible)?;
         let pre = linker.instantiate_pre(&compiled).and_then(MessagingPre::new).map_err(incompatible)?;
-        compile::check_function::<(wasmtime::component::Resource<Message>,), (Result<(), Error>,)>(
-            &linker, &compiled, NAME, "handle",
-        )
-        .map_err(incompatible)?;
+        compile::check_function::<(Resource<Message>,), (Result<(), Error>,)>(&linker, &compiled, NAME, "handle")
+            .map_err(incompatible)?;
         Ok((Self { pre }, needs))
     }
 
@@ -48,7 +47,11 @@ impl Bound {
     pub(super) async fn call(&self, store: &mut Store<State>, invocation: Invocation) -> Result<Outcome, Failure> {
         let message = store.data_mut().table.push(Message::incoming(invocation));
         let message = message.map_err(|error| Failure::Call(error.into()))?;
-        let handled = self.wasi_messaging_incoming_handler().call_handle(store, message).await;
+        let kept = Resource::<Message>::new_borrow(message.rep());
+        let handled = self.wasi_messaging_incoming_handler().call_handle(&mut *store, message).await;
+        // Whoever keeps an event keeps the host's memory: such an instance serves no other.
+        let state = store.data_mut();
+        state.keeps_event = state.table.get(&kept).is_ok();
         handled.map(outcome).map_err(Failure::Call)
     }
 }

@@ -16,7 +16,7 @@ const MAX_EMIT_BYTES: Allowed<u64> = Allowed::within(1 << 10..=64 << 20, 16 << 2
 const MAX_LOG_BYTES: Allowed<u64> = Allowed::within(0..=16 << 20, 64 << 10);
 const MAX_RESULT_BYTES: Allowed<u64> = Allowed::within(0..=16 << 20, 1 << 20);
 const MAX_CALL_BYTES: Allowed<u64> = Allowed::within(64 << 10..=1 << 30, 16 << 20);
-const MAX_HANDLES: Allowed<u32> = Allowed::within(16..=1_000_000, 10_000);
+const MAX_HANDLES: Allowed<u32> = Allowed::within(16..=100_000, 1_000);
 const REUSE_EVENTS: Allowed<u32> = Allowed::within(1..=u32::MAX, 1_000);
 const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 const REUSE_FOR: Allowed<Duration> = Allowed::within(AGES, Duration::from_mins(10));

@@ -203,9 +203,9 @@ impl Dispatcher {
         }
     }
 
-    /// What the host could not do, it can do for none of them; for anything else, one may be to blame.
+    /// What the host could not do, it can do for none of them, and who ended the call meant all of it; for anything else, one may be to blame.
     async fn failed(&self, batch: Vec<Delivery>, outcome: Outcome, postmortem: impl Autopsy) -> Left {
-        if batch.len() > 1 && !matches!(outcome, Outcome::HostError { .. }) {
+        if batch.len() > 1 && !matches!(outcome, Outcome::HostError { .. } | Outcome::Killed { .. }) {
             debug!(handler = %self.handler.config.name, deliveries = batch.len(), outcome = %outcome.kind(),
                 reason = outcome.reason().map(one_line).unwrap_or_default(), "a batch failed; running it again in halves");
             return Left::Failed(batch);
