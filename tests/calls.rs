@@ -133,10 +133,10 @@ fn a_batch_that_waits_for_memory_costs_no_lease() {
     let limits = "timeout = \"500ms\"\nlease = \"1500ms\"\nmax-attempts = 1\nbatch-size = 2";
     let batcher = super::rig::batcher("batcher", ALL, limits);
     let deployment = Deployment::new(&["memory = \"16MiB\"\n".to_owned(), batcher]);
-    let events: Vec<_> = (0..8).map(|n| event(&n.to_string(), "batch.loop", json!(null))).collect();
+    let events: Vec<_> = (0..4).map(|n| event(&n.to_string(), "batch.sleep", json!(null))).collect();
     let running = after(&deployment, &events);
     let dead = running.entries("batcher", "dead");
-    assert_eq!(dead.len(), 8);
+    assert_eq!(dead.len(), 4);
     for entry in dead {
         assert_eq!(outcomes(&entry), ["timeout"], "{entry}");
     }
