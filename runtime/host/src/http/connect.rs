@@ -199,7 +199,8 @@ mod tests {
     use super::*;
 
     async fn resolve(host: &str, reach: HttpReach) -> Result<Vec<SocketAddr>, Unresolved> {
-        super::resolve(&HttpHost::parse(host).unwrap(), 80, reach, &Arc::new(Semaphore::new(1))).await
+        let permits = || Arc::new(Semaphore::new(1));
+        super::resolve(&HttpHost::parse(host).unwrap(), 80, reach, &Lookups { all: permits(), own: permits() }).await
     }
 
     #[tokio::test]
