@@ -131,7 +131,7 @@ fn no_handler_may_write_where_compiled_code_is() {
 #[test]
 fn a_batch_that_waits_for_memory_costs_no_lease() {
     let limits = "timeout = \"500ms\"\nlease = \"1500ms\"\nmax-attempts = 1\nbatch-size = 2";
-    let batcher = super::rig::batcher("batcher", ALL, limits);
+    let batcher = super::rig::batcher("batcher", "{ type = \"batch.*\" }", limits);
     let deployment = Deployment::new(&["memory = \"16MiB\"\n".to_owned(), batcher]);
     let events: Vec<_> = (0..4).map(|n| event(&n.to_string(), "batch.sleep", json!(null))).collect();
     let running = after(&deployment, &events);

@@ -165,8 +165,9 @@ impl WasiHttpHooks for Hooks {
             let sending = admitted?;
             let mut going_on = sending.going_on.clone();
             tokio::select! {
-                sent = sending.send(request, options.unwrap_or_default()) => sent,
+                biased;
                 _ = going_on.changed() => Err(Error::ConnectionTerminated),
+                sent = sending.send(request, options.unwrap_or_default()) => sent,
             }
         })
     }
