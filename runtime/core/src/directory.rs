@@ -20,8 +20,8 @@ pub enum DirectoryAccess {
 ///
 /// let grant: DirectoryGrant = "data/in:read".parse()?;
 /// assert_eq!((grant.guest.as_str(), grant.access), ("/data/in", DirectoryAccess::Read));
-/// let grant: DirectoryGrant = "../shared:/out:write".parse()?;
-/// assert_eq!((grant.host.to_str(), grant.guest.as_str()), (Some("../shared"), "/out"));
+/// let grant: DirectoryGrant = "../common:/out:write".parse()?;
+/// assert_eq!((grant.host.to_str(), grant.guest.as_str()), (Some("../common"), "/out"));
 /// # Ok::<(), gristmill_core::directory::DirectoryGrantError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

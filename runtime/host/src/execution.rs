@@ -118,7 +118,9 @@ impl Component {
         };
         let cpu = call.cpu();
         drop(call);
-        let fuel = seat.store.get_fuel().ok().map(|left| u64::MAX - left);
+        // Asked only where there is an answer: without one, the engine makes an error, which may hold a backtrace.
+        let counts = self.host().options().count_fuel;
+        let fuel = if counts { seat.store.get_fuel().ok().map(|left| u64::MAX - left) } else { None };
         let state = seat.store.data_mut();
         let answered = result.is_ok() && !state.keeps_event;
         let outcomes = match result {

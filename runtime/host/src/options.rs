@@ -21,7 +21,7 @@ pub struct HostOptions {
     pub stack: u64,
     /// Bytes of the largest component that is loaded. Default: 64 MiB.
     pub max_component_size: u64,
-    /// Whether to count [fuel](crate::Ledger::fuel), which makes handlers about 13 % slower. Default: no.
+    /// Whether to count [fuel](crate::Ledger::fuel), which makes handlers slower. Default: no.
     pub count_fuel: bool,
     /// Where compiled code is kept, so that it is compiled once: a directory that belongs to this user alone, made if it
     /// is not there. `None`: nothing is kept. Default: `None`.

@@ -11,8 +11,8 @@ use super::reader::{Entry, Reader, Text};
 use super::suggest::quoted;
 
 const ENV: &str = "[\"TZ\"]";
-const FILES: &str = "[\"in:read\", \"../shared:/out:write\"]";
-const DIRECTORY: &str = "{ path = \"../shared\", as = \"/out\", access = \"write\" }";
+const FILES: &str = "[\"in:read\", \"../common:/out:write\"]";
+const DIRECTORY: &str = "{ path = \"../common\", as = \"/out\", access = \"write\" }";
 const SOCKETS: &str = "[\"tcp://db.internal:5432\", \"udp://10.0.0.0/8:8125\"]";
 const ACCESS: [(&str, DirectoryAccess); 2] = [("read", DirectoryAccess::Read), ("write", DirectoryAccess::Write)];
 
@@ -87,7 +87,7 @@ fn no_directory(text: &Text, error: &DirectoryGrantError) -> Problem {
         DirectoryGrantError::NoPath => ("expected a path", "a relative path starts from the folder of this file"),
         DirectoryGrantError::Guest(_) => (
             "say what the handler calls it",
-            "that is an absolute path without `.` and `..`: \"../shared:/shared:read\"",
+            "that is an absolute path without `.` and `..`: \"../common:/common:read\"",
         ),
     };
     text.problem(error.to_string(), label).help(help).help(format!("for example: files = {FILES}"))
