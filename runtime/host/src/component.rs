@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -65,6 +66,8 @@ struct Loaded {
     compile_time: Duration,
     is_cached: bool,
     shelf: Arc<Shelf>,
+    /// Whether its last call was quick.
+    is_quick: AtomicBool,
 }
 
 impl Host {
@@ -131,6 +134,7 @@ impl Component {
                 compile_time,
                 is_cached,
                 shelf,
+                is_quick: AtomicBool::new(false),
             }),
         })
     }
@@ -196,6 +200,18 @@ impl Component {
 
     pub(crate) fn ready(&self) -> &Ready {
         &self.inner.ready
+    }
+
+    /// Whether its last call was [quick](crate::ledger::CpuMeter::is_quick).
+    pub(crate) fn is_quick(&self) -> bool {
+        self.inner.is_quick.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_quick(&self, is_quick: bool) {
+        // Written only where it changes: all threads read it.
+        if self.is_quick() != is_quick {
+            self.inner.is_quick.store(is_quick, Ordering::Relaxed);
+        }
     }
 
     /// How many of the pool's permits one instance takes.

@@ -1,5 +1,6 @@
 //! One call of an instance, whatever it is given: its limits, its end, and what is left of it.
 
+use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use crate::component::Component;
 use crate::invocation::{Invocation, Place, Room};
-use crate::ledger::{Ledger, Metered};
+use crate::ledger::{CpuMeter, Ledger};
 use crate::live::Call;
 use crate::log::{LogLine, Stream};
 use crate::options::Limits;
@@ -88,10 +89,9 @@ impl Component {
         let started = Instant::now();
         let mut seat = match room {
             Room::Kept(seat) => seat,
-            // Boxed: a store is large.
             Room::New(admission) => Box::new(Seat::new(self.store(&work.about().limits, stdio), admission)),
         };
-        let (execution, answered) = Box::pin(self.execute_in(&mut seat, work, started)).await;
+        let (execution, answered) = self.execute_in(&mut seat, work, started).await;
         // Who did not answer may be in the middle of anything.
         if answered && self.shelf().is_used() {
             seat.count();
@@ -109,15 +109,18 @@ impl Component {
         seat.store.data_mut().begin(work.about(), deadline, Arc::clone(listed.call()));
         self.set_limits(&mut seat.store, &limits);
 
-        let mut call = Metered::new(Box::pin(self.call(seat, work)));
-        let result = tokio::select! {
-            biased;
-            result = &mut call => result,
-            () = tokio::time::sleep(limits.timeout.saturating_add(GRACE)) => Err(Failure::Waited),
-            () = stop(listed.call()) => Err(Failure::KilledWaiting),
+        let mut meter = CpuMeter::new(self.is_quick());
+        let result = {
+            // Boxed: everything around it is moved from function to function, and this is by far the largest part.
+            let mut call = Box::pin(self.call(seat, work));
+            tokio::select! {
+                biased;
+                result = poll_fn(|cx| meter.measure(|| call.as_mut().poll(cx))) => result,
+                () = tokio::time::sleep(limits.timeout.saturating_add(GRACE)) => Err(Failure::Waited),
+                () = stop(listed.call()) => Err(Failure::KilledWaiting),
+            }
         };
-        let cpu = call.cpu();
-        drop(call);
+        self.note_quick(meter.is_quick());
         // Asked only where there is an answer: without one, the engine makes an error, which may hold a backtrace.
         let counts = self.host().options().count_fuel;
         let fuel = if counts { seat.store.get_fuel().ok().map(|left| u64::MAX - left) } else { None };
@@ -138,7 +141,7 @@ impl Component {
         let bytes_returned: u64 = returned.iter().map(result_bytes).sum();
         let ledger = Ledger {
             wall: started.elapsed(),
-            cpu,
+            cpu: meter.cpu(),
             peak_memory: state.memory.peak(),
             host_calls: state.calls.calls(),
             host_time: state.calls.time(),
@@ -194,6 +197,8 @@ impl Component {
     }
 
     fn set_limits(&self, store: &mut Store<State>, limits: &Limits) {
+        // A time slice begins: with the deadline of a new store, which is long past, it would end with the first instruction.
+        store.set_epoch_deadline(1);
         store.set_hostcall_fuel(usize::try_from(limits.max_call_bytes).unwrap_or(usize::MAX));
         store.set_max_component_handles(limits.max_handles);
         if self.host().options().count_fuel {

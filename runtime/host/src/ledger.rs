@@ -1,8 +1,5 @@
 //! What one invocation cost.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -13,7 +10,8 @@ use wasmtime::CallHook;
 pub struct Ledger {
     /// From having a place to the outcome.
     pub wall: Duration,
-    /// Of that, on a processor: the guest's own time, and that of host functions that do not wait.
+    /// Of that, on a processor: the guest's own time, and that of host functions that do not wait. Below 250 µs, it may
+    /// be the time that passed.
     pub cpu: Duration,
     /// Bytes of all memories and tables at the end, which is when they are largest.
     pub peak_memory: u64,
@@ -74,30 +72,47 @@ impl CallMeter {
     }
 }
 
-/// A future that knows how long a processor worked on it.
-pub(crate) struct Metered<F> {
-    future: F,
+/// What takes less than this is not worth asking the system for the thread's time, which takes two microseconds.
+const QUICK: Duration = Duration::from_micros(250);
+
+/// How long a processor works on a call. Where a component's last call was quick, what passes while the next one is
+/// polled counts as work: something else may have had the processor meanwhile, but not often, and for more than
+/// [`QUICK`] only once.
+#[derive(Debug)]
+pub(crate) struct CpuMeter {
+    expects_quick: bool,
     cpu: Duration,
+    polls: u32,
 }
 
-impl<F> Metered<F> {
-    pub(crate) fn new(future: F) -> Self {
-        Self { future, cpu: Duration::ZERO }
+impl CpuMeter {
+    pub(crate) fn new(expects_quick: bool) -> Self {
+        Self { expects_quick, cpu: Duration::ZERO, polls: 0 }
+    }
+
+    /// Runs a part of the call.
+    pub(crate) fn measure<T>(&mut self, part: impl FnOnce() -> T) -> T {
+        self.polls = self.polls.saturating_add(1);
+        // Who waits, or has used up a time slice, is not quick.
+        if self.expects_quick && self.polls == 1 {
+            let started = Instant::now();
+            let done = part();
+            self.cpu += started.elapsed();
+            return done;
+        }
+        let before = thread_time();
+        let done = part();
+        self.cpu += thread_time().saturating_sub(before);
+        done
     }
 
     pub(crate) fn cpu(&self) -> Duration {
         self.cpu
     }
-}
 
-impl<F: Future + Unpin> Future for Metered<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let before = thread_time();
-        let poll = Pin::new(&mut self.future).poll(cx);
-        self.cpu += thread_time().saturating_sub(before);
-        poll
+    /// Whether the call was so quick that the next one of the component may be measured by the clock.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.cpu < QUICK
     }
 }
 

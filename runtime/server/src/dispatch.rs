@@ -1,25 +1,37 @@
 //! Dispatch: claims what a handler can start at once, runs it, and settles what became of it.
 //!
-//! **Invariants.** Nothing is claimed without a free slot to run it in. Every delivery is settled, or its lease ends by
-//! itself. A stop spends no attempt: claims end first, running handlers get their grace, and what still runs then is
-//! released.
+//! ```text
+//! claim ──► window ──► workers, one for each slot ──► settlements ──► queue
+//!              ▲                                          │
+//!              └──────────── conflicts run again ─────────┘
+//! ```
+//!
+//! **Invariants.** Nothing is claimed that is not [started at once](window). Every delivery is settled, or its lease ends
+//! by itself. A stop spends no attempt: claims end first and what was not begun goes back, running handlers get their
+//! grace, and what still runs then is released.
 
 mod batch;
+mod settlement;
+mod window;
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use gristmill_core::{Clock, Outcome};
 use gristmill_host::{Emit, Interface, Invocation, Place, Report};
-use gristmill_queue::{
-    Claim, Confirm, Delivery, Due, Extend, ExtendReply, Publish, Queue, QueueError, Settle, SettleReply,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use gristmill_queue::{Claim, Delivery, Due, Extend, ExtendReply, Publish, Queue, QueueError, Settle};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
+use self::settlement::{Judged, MAX_SETTLEMENTS};
+use self::window::Window;
 use crate::cli::text::{one_line, short_digest};
 use crate::handler_log::HandlerLog;
 use crate::latency::Latencies;
@@ -29,6 +41,8 @@ use crate::registry::Handler;
 use crate::routing::Router;
 use crate::state::RunState;
 
+/// How long quick calls run in a row before others have their turn.
+const TURN: Duration = Duration::from_micros(250);
 /// How long one claim waits; only a bound, because a publish wakes it.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
 /// How long dispatch waits before it asks a queue again that failed.
@@ -53,13 +67,40 @@ pub enum Phase {
     Releasing,
 }
 
-/// What came of settling a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settled {
-    /// The delivery is over, or its lease ends by itself.
-    Over,
-    /// The run does not count: what it read of the state has been changed since.
-    Conflict,
+/// A call of the handler that was claimed.
+enum Call {
+    One(Box<Run>),
+    Batch {
+        deliveries: Vec<Delivery>,
+        claimed: Instant,
+        /// See [`Run`].
+        _in_hand: mpsc::Sender<Infallible>,
+    },
+}
+
+/// A delivery until it is settled.
+struct Run {
+    delivery: Delivery,
+    lease_end: Instant,
+    /// How often in a row what it read was changed meanwhile.
+    conflicts: u32,
+    /// Dropped when it is over: a stop waits for that.
+    _in_hand: mpsc::Sender<Infallible>,
+}
+
+impl Call {
+    fn deliveries(&self) -> &[Delivery] {
+        match self {
+            Self::One(run) => std::slice::from_ref(&run.delivery),
+            Self::Batch { deliveries, .. } => deliveries,
+        }
+    }
+}
+
+impl Run {
+    fn lease_left(&self) -> Duration {
+        self.lease_end.saturating_duration_since(Instant::now())
+    }
 }
 
 /// What is told of every handler's work.
@@ -81,11 +122,14 @@ pub struct Dispatcher {
     metrics: Arc<Metrics>,
     phase: watch::Receiver<Phase>,
     log: Arc<HandlerLog>,
+    /// Where calls run.
+    guests: Handle,
+    window: Window<Call>,
     unrouted: Mutex<BTreeSet<String>>,
 }
 
 impl Dispatcher {
-    /// A dispatcher that [`run`](Self::run) sets to work.
+    /// A dispatcher that [`run`](Self::run) sets to work. The handler's calls run on the runtime on which it is made.
     #[must_use]
     pub fn new(
         handler: Arc<Handler>,
@@ -97,28 +141,33 @@ impl Dispatcher {
         let version = short_digest(handler.component.digest());
         let log = HandlerLog::new(handler.config.name.clone(), version, handler.config.max_log_rate);
         let Observers { latencies, metrics } = observers;
-        Arc::new(Self { handler, queue, router, clock, latencies, metrics, phase, log, unrouted: Mutex::default() })
+        let guests = Handle::current();
+        let window = Window::new(handler.config.concurrency, guests.metrics().num_workers());
+        let unrouted = Mutex::default();
+        Arc::new(Self { handler, queue, router, clock, latencies, metrics, phase, log, guests, window, unrouted })
     }
 
-    /// Works until it is told to drain, and returns when every delivery is settled.
+    /// Works until it is told to drain, and returns when every delivery is settled. What claims and settles should not
+    /// have to wait for calls: run it on [threads of its own](crate::threads).
     pub async fn run(self: Arc<Self>) {
-        let slots = Arc::new(Semaphore::new(self.handler.config.concurrency));
+        let (settlements, judged) = mpsc::channel(MAX_SETTLEMENTS);
+        let settler = tokio::spawn(self.clone().settle_as_they_come(judged));
+        // Whatever is in hand has a copy of the sender: once the receiver learns that there is none, nothing is.
+        let (in_hand, mut nothing_in_hand) = mpsc::channel(1);
+        let mut workers = JoinSet::new();
         let mut phase = self.phase.clone();
-        let mut running = JoinSet::new();
         loop {
             let claimed = tokio::select! {
                 biased;
                 _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
-                claimed = self.claim(&slots) => claimed,
+                claimed = self.claim() => claimed,
             };
             match claimed {
-                Ok(claimed) => {
-                    for (deliveries, slot) in claimed {
-                        let this = self.clone();
-                        running.spawn(async move {
-                            this.deliver_all(deliveries).await;
-                            drop(slot);
-                        });
+                Ok(deliveries) => {
+                    while workers.try_join_next().is_some() {}
+                    let wanted = self.window.put(self.calls(deliveries, &in_hand));
+                    while workers.len() < wanted {
+                        workers.spawn_on(self.clone().work(settlements.clone()), &self.guests);
                     }
                 }
                 Err(QueueError::Closed) => {
@@ -133,116 +182,160 @@ impl Dispatcher {
                     }
                 }
             }
-            while running.try_join_next().is_some() {}
         }
-        while running.join_next().await.is_some() {}
+        self.give_back(self.window.take_all()).await;
+        drop((in_hand, settlements));
+        nothing_in_hand.recv().await;
+        self.window.close();
+        while workers.join_next().await.is_some() {}
+        if settler.await.is_err() {
+            error!(handler = %self.handler.config.name, "settling has ended early: what was not settled comes back");
+        }
         self.log.notice();
     }
 
-    /// Deliveries, those of each call with the slot that it will run in.
-    async fn claim(&self, slots: &Arc<Semaphore>) -> Result<Vec<(Vec<Delivery>, OwnedSemaphorePermit)>, QueueError> {
-        let first = slots.clone().acquire_owned().await.map_err(|_| QueueError::Closed)?;
-        let mut free = vec![first];
-        while let Ok(another) = slots.clone().try_acquire_owned() {
-            free.push(another);
-        }
-        let size = self.handler.batch_size();
-        let claim = Claim::new(self.handler.config.name.clone(), free.len() * size).wait(CLAIM_WAIT);
-        let mut claimed = self.queue.claim(claim).await?.into_iter();
-        let calls = std::iter::repeat_with(|| claimed.by_ref().take(size).collect::<Vec<_>>());
-        Ok(calls.take_while(|deliveries| !deliveries.is_empty()).zip(free).collect())
-    }
-
-    async fn deliver_all(&self, deliveries: Vec<Delivery>) {
-        if self.handler.component.interface() == Interface::BatchHandler {
-            return self.deliver_batch(deliveries).await;
-        }
-        for delivery in deliveries {
-            self.deliver(delivery).await;
-        }
-    }
-
-    /// Runs the handler until its run counts: what it read may have been changed before it was done. That spends no
-    /// attempt, and the lease goes on, so that the queue knows who has lost three times and gives it its buckets alone.
-    async fn deliver(&self, delivery: Delivery) {
-        let mut lease_end = Instant::now() + delivery.lease_for;
-        let mut conflicts = 0;
+    /// What can be started at once. What was claimed before and could not goes back meanwhile.
+    async fn claim(&self) -> Result<Vec<Delivery>, QueueError> {
+        let claim = async {
+            let calls = self.window.room().await;
+            let claim = Claim::new(self.handler.config.name.clone(), calls * self.handler.batch_size());
+            self.queue.claim(claim.wait(CLAIM_WAIT)).await
+        };
+        let mut claim = pin!(claim);
         loop {
-            let Some(place) = self.place(&delivery, &mut lease_end).await else { return };
-            if self.run_once(&delivery, place).await == Settled::Over {
-                return;
-            }
-            conflicts += 1;
-            debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, conflicts,
-                "what it read of the state was changed meanwhile; running it again");
-            tokio::time::sleep(pause(conflicts)).await;
-            let enough = self.handler.config.limits.timeout + SETTLE_GRACE;
-            if lease_end.saturating_duration_since(Instant::now()) < enough {
-                if !self.extend(&delivery).await {
-                    return;
-                }
-                lease_end = Instant::now() + delivery.lease_for;
+            tokio::select! {
+                biased;
+                claimed = &mut claim => return claimed,
+                () = tokio::time::sleep(window::PATIENCE) => self.give_back(self.window.overdue()).await,
             }
         }
+    }
+
+    /// Calls of the handler for these deliveries.
+    fn calls(&self, deliveries: Vec<Delivery>, in_hand: &mpsc::Sender<Infallible>) -> Vec<Call> {
+        let now = Instant::now();
+        if self.handler.component.interface() != Interface::BatchHandler {
+            let run = |delivery: Delivery| {
+                let lease_end = now + delivery.lease_for;
+                Call::One(Box::new(Run { delivery, lease_end, conflicts: 0, _in_hand: in_hand.clone() }))
+            };
+            return deliveries.into_iter().map(run).collect();
+        }
+        let mut deliveries = deliveries.into_iter();
+        let batches = std::iter::repeat_with(|| deliveries.by_ref().take(self.handler.batch_size()).collect());
+        let batches = batches.take_while(|batch: &Vec<_>| !batch.is_empty());
+        batches.map(|deliveries| Call::Batch { deliveries, claimed: now, _in_hand: in_hand.clone() }).collect()
+    }
+
+    /// Deliveries that were not begun: no attempt is spent.
+    async fn give_back(&self, calls: Vec<Call>) {
+        let deliveries: Vec<_> = calls.iter().flat_map(Call::deliveries).collect();
+        if !deliveries.is_empty() {
+            debug!(handler = %self.handler.config.name, deliveries = deliveries.len(), "giving back what was not begun");
+            let released = deliveries.iter().map(|delivery| Settle::new(delivery.lease, Outcome::Released)).collect();
+            self.settle_all(&deliveries, released).await;
+        }
+    }
+
+    /// Runs one call after the other, and gives way now and then: to other handlers, and to whoever claims and settles.
+    /// What has been judged by then is settled.
+    async fn work(self: Arc<Self>, settlements: mpsc::Sender<Vec<Judged>>) {
+        let mut judged = Vec::new();
+        let mut turn = Instant::now();
+        loop {
+            let next = match self.window.try_take() {
+                Some(next) => Some(next),
+                None => {
+                    settlement::hand_over(&settlements, &mut judged).await;
+                    self.window.take().await
+                }
+            };
+            let Some((call, running)) = next else { return };
+            match call {
+                Call::One(run) => {
+                    let mut delivering = pin!(self.deliver(run));
+                    let last = match poll_fn(|cx| Poll::Ready(delivering.as_mut().poll(cx))).await {
+                        Poll::Ready(last) => last,
+                        // This one takes its time: the others do not wait for it.
+                        Poll::Pending => tokio::join!(settlement::hand_over(&settlements, &mut judged), delivering).1,
+                    };
+                    judged.extend(last);
+                }
+                Call::Batch { deliveries, claimed, _in_hand } => self.deliver_batch(deliveries, claimed).await,
+            }
+            if turn.elapsed() >= TURN || judged.last().is_some_and(Judged::is_large) {
+                settlement::hand_over(&settlements, &mut judged).await;
+                drop(running);
+                tokio::task::yield_now().await;
+                turn = Instant::now();
+            }
+        }
+    }
+
+    /// Runs the handler. `None`: the lease has ended, and the entry comes back by itself.
+    async fn deliver(&self, mut run: Box<Run>) -> Option<Judged> {
+        let mut phase = self.phase.clone();
+        let judged = tokio::select! {
+            biased;
+            judged = self.run_once(&mut run) => judged,
+            _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => {
+                Some((Settle::new(run.delivery.lease, Outcome::Released), None))
+            }
+        };
+        judged.map(|(settle, state)| Judged::new(run, settle, state))
+    }
+
+    async fn run_once(&self, run: &mut Run) -> Option<(Settle, Option<Arc<RunState>>)> {
+        let place = self.place(run).await?;
+        let delivery = &run.delivery;
+        debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, "delivering");
+        let state = self.run_state();
+        let report = self.handler.component.handle_in(place, self.invocation(delivery, state.clone())).await;
+        Some((self.judge(delivery, report, state.as_deref()), state))
     }
 
     /// Room for the run, with a lease that lasts longer than the run may; waiting for room does not use it up. `None`:
-    /// the lease is over, or given back.
-    async fn place(&self, delivery: &Delivery, lease_end: &mut Instant) -> Option<Place> {
+    /// the lease has ended.
+    async fn place(&self, run: &mut Run) -> Option<Place> {
         let limits = &self.handler.config.limits;
+        // The lease of a claim is long enough by itself; that of a further run may have been used up by the last one.
+        if run.conflicts > 0 {
+            self.refresh(run, limits.timeout + SETTLE_GRACE).await?;
+        }
         // A lease may be as short as a time-out and the grace: half of that is for waiting.
         let enough = limits.timeout + SETTLE_GRACE / 2;
-        let mut phase = self.phase.clone();
         let mut admit = pin!(self.handler.component.admit(limits));
         loop {
-            let spare = lease_end.saturating_duration_since(Instant::now()).saturating_sub(enough);
+            let spare = run.lease_left().saturating_sub(enough);
             let place = tokio::select! {
                 biased;
                 place = &mut admit => Some(place),
-                _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => break,
                 () = tokio::time::sleep(spare) => None,
             };
-            if lease_end.saturating_duration_since(Instant::now()) < enough {
-                if !self.extend(delivery).await {
-                    return None;
-                }
-                *lease_end = Instant::now() + delivery.lease_for;
-            }
+            self.refresh(run, enough).await?;
             if place.is_some() {
                 return place;
             }
         }
-        self.settle(delivery, Settle::new(delivery.lease, Outcome::Released)).await;
-        None
     }
 
-    /// Whether the lease lasts from now as long as it did from the claim.
-    async fn extend(&self, delivery: &Delivery) -> bool {
+    /// Extends the lease if less than `enough` is left of it. `None`: it has ended.
+    async fn refresh(&self, run: &mut Run, enough: Duration) -> Option<()> {
+        if run.lease_left() >= enough {
+            return Some(());
+        }
+        let delivery = &run.delivery;
         let extend = Extend { lease: delivery.lease, by: delivery.lease_for };
         match self.queue.extend(vec![extend]).await.map(|replies| replies.first().copied()) {
-            Ok(Some(ExtendReply::Extended)) => return true,
+            Ok(Some(ExtendReply::Extended)) => {
+                run.lease_end = Instant::now() + delivery.lease_for;
+                return Some(());
+            }
             // It comes back by itself.
             Ok(reply) => warn!(handler = %delivery.queue, entry = %delivery.entry, ?reply, "the lease has ended"),
             Err(error) => error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot extend the lease"),
         }
-        false
-    }
-
-    async fn run_once(&self, delivery: &Delivery, place: Place) -> Settled {
-        debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, "delivering");
-        // Held until it is settled: that is how long the queue remembers what the run is checked against.
-        let state = self.run_state();
-        let mut phase = self.phase.clone();
-        let report = tokio::select! {
-            biased;
-            report = self.handler.component.handle_in(place, self.invocation(delivery, state.clone())) => Some(report),
-            _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => None,
-        };
-        let settle = match report {
-            Some(report) => self.judge(delivery, report, state.as_deref()),
-            None => Settle::new(delivery.lease, Outcome::Released),
-        };
-        self.settle(delivery, settle).await
+        None
     }
 
     /// What one run sees of the state, if it may see any.
@@ -277,16 +370,6 @@ impl Dispatcher {
         }
     }
 
-    /// What became of a delivery, without effects.
-    fn settlement(&self, delivery: &Delivery, outcome: Outcome) -> Settle {
-        if let Some(reason) = outcome.reason() {
-            debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt,
-                outcome = %outcome.kind(), reason = one_line(reason), "not acked");
-        }
-        let version = Some(self.handler.component.digest().to_owned());
-        Settle { version, ..Settle::new(delivery.lease, outcome) }
-    }
-
     fn route(&self, emit: Emit) -> Publish {
         let queues = self.router.route(&emit.event);
         if queues.is_empty() {
@@ -303,54 +386,6 @@ impl Dispatcher {
             dedupe_key: emit.dedupe_key,
             ..Publish::new(emit.event, queues)
         }
-    }
-
-    async fn settle(&self, delivery: &Delivery, settle: Settle) -> Settled {
-        let is_ack = matches!(settle.outcome, Outcome::Ack { .. });
-        let (kind, version) = (settle.outcome.kind(), settle.version.clone());
-        let reason = settle.outcome.reason().map(one_line).unwrap_or_default();
-        match self.settle_one(settle).await {
-            Ok(SettleReply::Settled(disposition)) => {
-                if is_ack {
-                    self.latencies.record(&delivery.queue, self.clock.now().since(delivery.enqueued_at));
-                }
-                if disposition == gristmill_core::Disposition::DeadLetter {
-                    warn!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt,
-                        outcome = %kind, reason, "dead-lettered");
-                }
-            }
-            Ok(SettleReply::StaleLease) => {
-                warn!(handler = %delivery.queue, entry = %delivery.entry, "settled too late: the lease had ended");
-            }
-            Ok(SettleReply::Unknown) => {
-                error!(handler = %delivery.queue, entry = %delivery.entry, "the engine does not know its own lease");
-            }
-            Ok(SettleReply::Refused(refused)) => {
-                let reason = format!("an emitted event cannot be published: {refused}");
-                self.settle_instead(delivery, version, Outcome::HostError { reason }).await;
-            }
-            Ok(SettleReply::StateRefused(refused)) => {
-                let reason = format!("a write to the state cannot be done: {refused}");
-                self.settle_instead(delivery, version, Outcome::HostError { reason }).await;
-            }
-            Ok(SettleReply::Conflict) => return Settled::Conflict,
-            // The lease ends by itself, and the entry comes back.
-            Err(error) => error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot settle"),
-        }
-        Settled::Over
-    }
-
-    /// Ends a delivery whose own outcome was refused.
-    async fn settle_instead(&self, delivery: &Delivery, version: Option<String>, outcome: Outcome) {
-        let settle = Settle { version, ..Settle::new(delivery.lease, outcome) };
-        if let Err(error) = self.settle_one(settle).await {
-            error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot settle");
-        }
-    }
-
-    async fn settle_one(&self, settle: Settle) -> Result<SettleReply, QueueError> {
-        let replies = self.queue.settle(vec![settle], Confirm::Committed).await?;
-        replies.into_iter().next().ok_or_else(|| QueueError::Unavailable("a settlement without an answer".to_owned()))
     }
 }
 

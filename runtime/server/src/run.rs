@@ -26,11 +26,14 @@ use crate::progress::Progress;
 use crate::registry::{self, Handler};
 use crate::report::{self, Baseline};
 use crate::routing::Router;
+use crate::threads::Threads;
 
 /// How often an idle check looks at the queues.
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 /// Keys that one look at a queue asks for.
 const KEYS_AT_ONCE: usize = 1_000;
+/// Threads that claim and settle for all handlers.
+const DISPATCH_THREADS: usize = 1;
 
 /// Runs a deployment until it is stopped, or idle if that is asked for.
 ///
@@ -104,6 +107,8 @@ struct Runtime {
     dispatchers: JoinSet<()>,
     readiness: Readiness,
     http: Server,
+    /// On which dispatchers run.
+    _threads: Threads,
 }
 
 impl Runtime {
@@ -130,18 +135,29 @@ impl Runtime {
         let http = Server::start(config.listen, api).await.with_context(|| {
             format!("cannot listen on {}; choose another address with `[http] listen`", config.listen)
         })?;
+        readiness.open();
+        let capabilities = queue.capabilities();
+        info!(url = %format_args!("http://{}", http.address()), engine = capabilities.engine, durability = %capabilities.durability,
+            handlers = handlers.len(), "ready");
         let (phase, phases) = watch::channel(Phase::Running);
+        let threads = Threads::start("gristmill-dispatch", DISPATCH_THREADS).context("cannot start threads")?;
         let mut dispatchers = JoinSet::new();
         for handler in handlers {
             let observed = (observers.clone(), phases.clone());
             let dispatcher = Dispatcher::new(handler, queue.clone(), router.clone(), clock.clone(), observed);
-            dispatchers.spawn(dispatcher.run());
+            dispatchers.spawn_on(dispatcher.run(), threads.handle());
         }
-        readiness.open();
-        let capabilities = queue.capabilities();
-        info!(url = %format_args!("http://{}", http.address()), engine = capabilities.engine, durability = %capabilities.durability,
-            handlers = dispatchers.len(), "ready");
-        Ok(Self { queue, router, observers, baseline: Baseline::new(&stats), phase, dispatchers, readiness, http })
+        Ok(Self {
+            queue,
+            router,
+            observers,
+            baseline: Baseline::new(&stats),
+            phase,
+            dispatchers,
+            readiness,
+            http,
+            _threads: threads,
+        })
     }
 
     /// Publishes what was asked for, and returns when there is nothing left to do, if that was asked for. The number of

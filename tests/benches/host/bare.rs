@@ -24,7 +24,7 @@ mod generated {
     });
 }
 
-use crate::{CALLS, CONCURRENCY, PAYLOAD};
+use crate::{CALLS, CONCURRENCY, EVENTS, PAYLOAD};
 
 use generated::HandlerPre;
 use generated::gristmill::events::types;
@@ -53,8 +53,8 @@ impl wasmtime::component::HasData for Own {
 
 /// As many tasks and calls as a run has, on the threads of the runtime.
 pub(crate) async fn calls_per_second() -> f64 {
-    let seconds = seconds(CONCURRENCY, CALLS / CONCURRENCY).await;
-    f64::from(u32::try_from(CALLS).unwrap()) / seconds
+    let seconds = seconds(CONCURRENCY, EVENTS / CONCURRENCY).await;
+    f64::from(u32::try_from(EVENTS).unwrap()) / seconds
 }
 
 /// One call after the other.

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gristmill::dispatch::{Dispatcher, Observers, Phase};
+use gristmill::threads::Threads;
 use gristmill::{config, registry};
 use gristmill_core::{Event, QueueName, SystemClock};
 use gristmill_queue::{Engine, EngineOptions, Memory, Publish, Queue, QueueOptions, RocksDb};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::{CALLS, CONCURRENCY, PAYLOAD};
+use crate::{CONCURRENCY, EVENTS, PAYLOAD};
 
 /// Events that are published at once.
 const BATCH: usize = 256;
@@ -27,6 +28,7 @@ pub(crate) enum Store {
 pub(crate) struct AtWork {
     phase: watch::Sender<Phase>,
     dispatcher: JoinHandle<()>,
+    _threads: Threads,
 }
 
 impl AtWork {
@@ -42,7 +44,7 @@ pub(crate) async fn events_per_second(store: Store) -> f64 {
     let queue = open(store, &directory);
     let name = QueueName::new("bench").unwrap();
     queue.configure(name.clone(), QueueOptions::default()).await.unwrap();
-    for first in (0..CALLS).step_by(BATCH) {
+    for first in (0..EVENTS).step_by(BATCH) {
         let batch = (first..first + BATCH).map(|n| Publish::new(event(n, "bench.event"), [name.clone()])).collect();
         assert!(queue.publish(batch).await.unwrap().results.iter().all(Result::is_ok));
     }
@@ -50,12 +52,13 @@ pub(crate) async fn events_per_second(store: Store) -> f64 {
     let handler = handler(&directory, &format!("component = {component:?}\nconcurrency = {CONCURRENCY}")).await;
     let started = Instant::now();
     let at_work = work(handler, queue.clone());
-    while queue.stats().await.unwrap()[0].totals.acked < CALLS as u64 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    while queue.stats().await.unwrap()[0].totals.acked < EVENTS as u64 {
+        // A look costs as much as some events.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let elapsed = started.elapsed();
     at_work.stop().await;
-    f64::from(u32::try_from(CALLS).unwrap()) / elapsed.as_secs_f64()
+    f64::from(u32::try_from(EVENTS).unwrap()) / elapsed.as_secs_f64()
 }
 
 pub(crate) fn open(store: Store, directory: &tempfile::TempDir) -> Arc<dyn Queue> {
@@ -80,7 +83,8 @@ pub(crate) fn work(handler: Arc<registry::Handler>, queue: Arc<dyn Queue>) -> At
     let subscribed = std::iter::once((handler.config.name.clone(), handler.config.subscribe.clone()));
     let router = Arc::new(gristmill::routing::Router::new(subscribed));
     let dispatcher = Dispatcher::new(handler, queue, router, Arc::new(SystemClock::new()), observed);
-    AtWork { phase, dispatcher: tokio::spawn(dispatcher.run()) }
+    let threads = Threads::start("dispatch", 1).unwrap();
+    AtWork { phase, dispatcher: threads.handle().spawn(dispatcher.run()), _threads: threads }
 }
 
 pub(crate) fn event(n: usize, ty: &str) -> Event {

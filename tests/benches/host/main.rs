@@ -26,8 +26,10 @@ use report::{Case, Report, Target};
 const RUNS: usize = 5;
 /// Bytes of data in each event.
 const PAYLOAD: usize = 256;
-/// Calls of a run, and events of a run.
+/// Calls of a run.
 const CALLS: usize = 8 * 1_024;
+/// Events of a run.
+const EVENTS: usize = 32 * 1_024;
 /// How many calls are going on at once, where there are several.
 const CONCURRENCY: usize = 4;
 
@@ -39,7 +41,7 @@ fn main() {
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
     let runtime = tokio::runtime::Builder::new_multi_thread().event_interval(1).enable_all().build().unwrap();
     let heading = format!(
-        "payload {PAYLOAD} B, {CALLS} calls a run, concurrency {CONCURRENCY}; medians of {RUNS} interleaved runs, unless \
+        "payload {PAYLOAD} B, {CALLS} calls or {EVENTS} events a run, concurrency {CONCURRENCY}; medians of {RUNS} interleaved runs, unless \
          a line says otherwise"
     );
     let mut report = Report::new(("host: ", ""), heading, RUNS);

@@ -92,9 +92,7 @@ impl Http {
     pub(crate) fn new(identity: Arc<Identity>, log: SharedLog) -> Self {
         let mut ctx = WasiHttpCtx::new();
         ctx.set_field_size_limit(MAX_HEADERS);
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let (traffic, going_on) = (Arc::default(), watch::Sender::new(()));
-        Self { ctx, hooks: Hooks { identity, log, connections, traffic, going_on } }
+        Self { ctx, hooks: Hooks { identity, log, session: None } }
     }
 
     /// `table` is the one that streams are in.
@@ -105,9 +103,7 @@ impl Http {
     /// Ends the invocation's requests and connections, whatever the guest keeps of them, and is as new then. Returns how
     /// many bytes were sent, and how many received.
     pub(crate) fn end(&mut self) -> (u64, u64) {
-        let traffic = std::mem::take(&mut self.hooks.traffic);
-        self.hooks.connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        self.hooks.going_on = watch::Sender::new(());
+        let Some(Session { traffic, .. }) = self.hooks.session.take() else { return (0, 0) };
         (traffic.sent.load(Ordering::Relaxed), traffic.received.load(Ordering::Relaxed))
     }
 }
@@ -116,15 +112,28 @@ impl Http {
 struct Hooks {
     identity: Arc<Identity>,
     log: SharedLog,
+    /// Made with the first request: most invocations send none.
+    session: Option<Session>,
+}
+
+/// What the requests of one invocation have in common.
+struct Session {
     connections: Arc<Semaphore>,
     traffic: Arc<Traffic>,
     /// Dropped when the invocation ends, and whoever subscribes ends with it.
     going_on: watch::Sender<()>,
 }
 
+impl Session {
+    fn new() -> Self {
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        Self { connections, traffic: Arc::default(), going_on: watch::Sender::new(()) }
+    }
+}
+
 impl Hooks {
     /// What it takes to send `request`, if it may be sent; it then says what servers want to read.
-    fn admit(&self, request: &mut Request<WasiBody>) -> Result<Sending, Error> {
+    fn admit(&mut self, request: &mut Request<WasiBody>) -> Result<Sending, Error> {
         let to = destination(request.uri())?;
         let Identity { grants, http, .. } = &*self.identity;
         let Some(reach) = self.reach(request, &to) else {
@@ -138,9 +147,10 @@ impl Hooks {
         request.headers_mut().insert(HOST, host);
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse::<Uri>().map_err(|_| Error::HttpRequestUriInvalid)?;
-        let (connections, traffic) = (self.connections.clone(), self.traffic.clone());
-        let (log, going_on) = (self.log.clone(), self.going_on.subscribe());
-        Ok(Sending { to, reach, client: http.clone(), connections, traffic, log, going_on })
+        let (client, log) = (http.clone(), self.log.clone());
+        let Session { connections, traffic, going_on } = self.session.get_or_insert_with(Session::new);
+        let (connections, traffic, going_on) = (connections.clone(), traffic.clone(), going_on.subscribe());
+        Ok(Sending { to, reach, client, connections, traffic, log, going_on })
     }
 
     /// As far as the grants that cover a request let it reach; `None`: none does.

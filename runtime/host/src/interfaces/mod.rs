@@ -202,13 +202,15 @@ impl Ready {
 
     /// Makes an instance in `store`, which is new.
     pub(crate) async fn bind(&self, store: &mut Store<State>) -> Result<Bound, Failure> {
+        // Boxed, here and below: a future is as large as its largest part, and is moved where it is made. Handlers of
+        // events are the smallest, and the quickest.
         let bound = match self {
             Self::Handler(handler) => handler.bind(store).await.map(Bound::Handler),
-            Self::BatchHandler(handler) => handler.bind(store).await.map(Bound::BatchHandler),
-            Self::IncomingHandler(handler) => handler.bind(store).await.map(Bound::IncomingHandler),
-            Self::Messaging(handler) => handler.bind(store).await.map(Bound::Messaging),
-            Self::Run(run) => run.bind(store).await.map(Bound::Run),
-            Self::Command(command) => command.bind(store).await.map(Bound::Command),
+            Self::BatchHandler(handler) => Box::pin(handler.bind(store)).await.map(Bound::BatchHandler),
+            Self::IncomingHandler(handler) => Box::pin(handler.bind(store)).await.map(Bound::IncomingHandler),
+            Self::Messaging(handler) => Box::pin(handler.bind(store)).await.map(Bound::Messaging),
+            Self::Run(run) => Box::pin(run.bind(store)).await.map(Bound::Run),
+            Self::Command(command) => Box::pin(command.bind(store)).await.map(Bound::Command),
         };
         bound.map_err(Failure::Instantiate)
     }
@@ -218,13 +220,15 @@ impl Bound {
     /// Runs one event, or several at once, with an outcome for each; only [`Interface::BatchHandler`] takes several.
     pub(crate) async fn call(&self, store: &mut Store<State>, work: Work) -> Result<Vec<Outcome>, Failure> {
         let outcome = match (self, work) {
-            (Self::BatchHandler(handler), work) => return handler.call(store, work.into_deliveries()).await,
+            (Self::BatchHandler(handler), work) => {
+                return Box::pin(handler.call(store, work.into_deliveries())).await;
+            }
             (_, Work::Batch { .. }) => Ok(Outcome::HostError { reason: "it handles events one by one".to_owned() }),
             (Self::Handler(handler), Work::One(invocation)) => handler.call(store, invocation).await,
-            (Self::IncomingHandler(handler), Work::One(invocation)) => handler.call(store, invocation).await,
-            (Self::Messaging(handler), Work::One(invocation)) => handler.call(store, invocation).await,
-            (Self::Run(run), Work::One(_)) => run.call(store).await,
-            (Self::Command(command), Work::One(_)) => command.call(store).await,
+            (Self::IncomingHandler(handler), Work::One(invocation)) => Box::pin(handler.call(store, invocation)).await,
+            (Self::Messaging(handler), Work::One(invocation)) => Box::pin(handler.call(store, invocation)).await,
+            (Self::Run(run), Work::One(_)) => Box::pin(run.call(store)).await,
+            (Self::Command(command), Work::One(_)) => Box::pin(command.call(store)).await,
         };
         outcome.map(|outcome| vec![outcome])
     }

@@ -62,9 +62,9 @@ struct Rounds {
 
 impl Dispatcher {
     /// Runs the handler until every delivery is settled.
-    pub(super) async fn deliver_batch(&self, deliveries: Vec<Delivery>) {
+    pub(super) async fn deliver_batch(&self, deliveries: Vec<Delivery>, claimed: Instant) {
         let Some(shortest) = deliveries.iter().map(|delivery| delivery.lease_for).min() else { return };
-        let leases_end = Instant::now() + shortest;
+        let leases_end = claimed + shortest;
         let mut work = Rounds { rounds: vec![Round::new(deliveries)], leases_end, has_run: false };
         while let Some(place) = self.batch_place(&mut work).await {
             let Some(round) = work.rounds.pop() else { return };
@@ -127,9 +127,8 @@ impl Dispatcher {
                 return place;
             }
         }
-        for round in std::mem::take(&mut work.rounds) {
-            self.settle_all(&round.deliveries, &Outcome::Released).await;
-        }
+        let deliveries = std::mem::take(&mut work.rounds).into_iter().flat_map(|round| round.deliveries);
+        self.settle_alike(&deliveries.collect::<Vec<_>>(), &Outcome::Released, |_| None).await;
         None
     }
 
@@ -179,7 +178,7 @@ impl Dispatcher {
             _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => None,
         };
         let Some(report) = report else {
-            self.settle_all(&batch, &Outcome::Released).await;
+            self.settle_alike(&batch, &Outcome::Released, |_| None).await;
             return Left::Nothing;
         };
         if let Some(first) = batch.first() {
@@ -210,10 +209,7 @@ impl Dispatcher {
                 reason = outcome.reason().map(one_line).unwrap_or_default(), "a batch failed; running it again in halves");
             return Left::Failed(batch);
         }
-        for delivery in &batch {
-            let postmortem = postmortem(&outcome);
-            self.settle(delivery, Settle { postmortem, ..self.settlement(delivery, outcome.clone()) }).await;
-        }
+        self.settle_alike(&batch, &outcome, postmortem).await;
         Left::Nothing
     }
 
@@ -224,17 +220,21 @@ impl Dispatcher {
         outcomes: Vec<Outcome>,
         (effects, postmortem): (Option<Effects>, impl Autopsy),
     ) -> Left {
-        let mut acked = Vec::new();
+        let (mut acked, mut results, mut others, mut settles) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (delivery, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
-                Outcome::Ack { result } => acked.push((delivery, result)),
+                Outcome::Ack { result } => {
+                    acked.push(delivery);
+                    results.push(result);
+                }
                 other => {
                     let postmortem = postmortem(&other);
-                    self.settle(&delivery, Settle { postmortem, ..self.settlement(&delivery, other) }).await;
+                    settles.push(Settle { postmortem, ..self.settlement(&delivery, other) });
+                    others.push(delivery);
                 }
             }
         }
-        let (acked, results): (Vec<_>, Vec<_>) = acked.into_iter().unzip();
+        self.settle_all(&others.iter().collect::<Vec<_>>(), settles).await;
         let Some((emits, transaction)) = effects else {
             debug!(handler = %self.handler.config.name, deliveries = acked.len(),
                 "not all of a batch was acked: its effects are discarded, and the acked deliveries run again");
@@ -279,14 +279,16 @@ impl Dispatcher {
         if acked.len() > 1 {
             return Left::Failed(acked);
         }
-        self.settle_all(&acked, &Outcome::HostError { reason }).await;
+        self.settle_alike(&acked, &Outcome::HostError { reason }, |_| None).await;
         Left::Nothing
     }
 
-    async fn settle_all(&self, batch: &[Delivery], outcome: &Outcome) {
-        for delivery in batch {
-            self.settle(delivery, self.settlement(delivery, outcome.clone())).await;
-        }
+    async fn settle_alike(&self, batch: &[Delivery], outcome: &Outcome, postmortem: impl Autopsy) {
+        let settle = |delivery| {
+            let postmortem = postmortem(outcome);
+            Settle { postmortem, ..self.settlement(delivery, outcome.clone()) }
+        };
+        self.settle_all(&batch.iter().collect::<Vec<_>>(), batch.iter().map(settle).collect()).await;
     }
 }
 

@@ -5,24 +5,25 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::{Api, routes};
+use crate::threads::Threads;
 
+/// Threads that answer requests.
+const THREADS: usize = 2;
 /// How long open connections may take to end.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Serves until it is stopped, or dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// `None`: it is stopped.
-    runtime: Option<Runtime>,
     serving: JoinHandle<()>,
     stop: watch::Sender<bool>,
     address: SocketAddr,
+    _threads: Threads,
 }
 
 impl Server {
@@ -31,24 +32,17 @@ impl Server {
     /// # Errors
     /// When the threads cannot be started, or somebody else listens there.
     pub async fn start(address: SocketAddr, api: Api) -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread().thread_name("gristmill-http").enable_all().build()?;
-        let bound = runtime.spawn(TcpListener::bind(address)).await.map_err(io::Error::other)?;
-        let listener = match bound {
-            Ok(listener) => listener,
-            Err(error) => {
-                runtime.shutdown_background();
-                return Err(error);
-            }
-        };
+        let threads = Threads::start("gristmill-http", THREADS)?;
+        let listener = threads.handle().spawn(TcpListener::bind(address)).await.map_err(io::Error::other)??;
         let address = listener.local_addr()?;
         let (stop, mut stopping) = watch::channel(false);
-        let serving = runtime.spawn(async move {
+        let serving = threads.handle().spawn(async move {
             let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
             if let Err(error) = axum::serve(listener, routes(api)).with_graceful_shutdown(stopped).await {
                 warn!(%error, "HTTP ended");
             }
         });
-        Ok(Self { runtime: Some(runtime), serving, stop, address })
+        Ok(Self { serving, stop, address, _threads: threads })
     }
 
     /// Where it listens.
@@ -62,15 +56,6 @@ impl Server {
         self.stop.send_replace(true);
         if tokio::time::timeout(GRACE, &mut self.serving).await.is_err() {
             self.serving.abort();
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Waiting for its threads is not allowed where this may be dropped.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
         }
     }
 }
