@@ -19,6 +19,7 @@ mod model {
     pub(crate) mod failing;
     pub(crate) mod observation;
     pub(crate) mod operations;
+    pub(crate) mod pace;
     pub(crate) mod passing;
     pub(crate) mod publishing;
     pub(crate) mod run;

@@ -173,6 +173,28 @@ pub async fn a_filtered_claim_takes_one_lost_entry_at_a_time(rig: impl Rig) {
     assert_eq!(ids(&bench.claim_with(only(&bench, &["b"], 9)).await), ["3"]);
 }
 
+/// Whoever took a suspect out of the middle of its line has it to itself over a reopen as well, and it stays one.
+pub async fn a_lost_entry_that_a_filtered_claim_took_stays_the_only_one(rig: impl Rig) {
+    let Some(bench) = filtering(rig).await else { return };
+    if !bench.has(Feature::StoredLeases) {
+        return;
+    }
+    publish_typed(&bench, &[("1", "a"), ("2", "b"), ("3", "a")]).await;
+    bench.claim(9).await;
+    let bench = bench.reopened().await;
+    let held = bench.claim_with(Claim { holder: Holder::Outside, ..only(&bench, &["b"], 9) }).await;
+    assert_eq!(ids(&held), ["2"]);
+    let bench = bench.reopened().await;
+    assert!(bench.claim(9).await.is_empty());
+    assert!(bench.claim_with(only(&bench, &["a"], 9)).await.is_empty());
+    bench.settle(&held[0], Outcome::Released).await;
+    for expected in ["1", "3", "2"] {
+        let one = bench.claim(9).await;
+        assert_eq!(ids(&one), [expected]);
+        bench.settle(&one[0], ack()).await;
+    }
+}
+
 /// A filter goes with every other way of claiming.
 pub async fn a_filtered_claim_may_be_held_outside_or_ack_at_once(rig: impl Rig) {
     let Some(bench) = filtering(rig).await else { return };

@@ -70,6 +70,28 @@ pub async fn claims_keep_to_the_rate(rig: impl Rig) {
     assert_eq!(bench.claim(9).await.len(), 3, "a pause allows no more than a burst");
 }
 
+/// What one rate allows is not held up by another that was there before, and what was claimed under it counts.
+pub async fn another_rate_holds_at_once(rig: impl Rig) {
+    let Some(bench) = throttled(rig, 1.0 / 3_600.0, 3).await else { return };
+    let change = |to| bench.configure(QueueOptions { rate: to, ..QueueOptions::default() });
+    bench.publish(&(0..20).map(|_| "x").collect::<Vec<_>>()).await;
+    assert_eq!(bench.claim(9).await.len(), 3, "the burst");
+    change(rate(1.0, 3)).await;
+    assert!(bench.claim(9).await.is_empty(), "it is spent");
+    bench.advance(SECOND).await;
+    assert_eq!(bench.claim(9).await.len(), 1, "one a second, and not one an hour");
+    bench.advance(MINUTE).await;
+    assert_eq!(bench.claim(1).await.len(), 1);
+    change(rate(1.0 / 60.0, 2)).await;
+    assert_eq!(bench.claim(9).await.len(), 1, "one is spent");
+    bench.advance(59 * SECOND).await;
+    assert!(bench.claim(9).await.is_empty(), "one a minute by now");
+    change(None).await;
+    assert_eq!(bench.claim(3).await.len(), 3);
+    change(rate(1.0 / 60.0, 2)).await;
+    assert_eq!(bench.claim(9).await.len(), 2, "what no rate has counted is not spent");
+}
+
 /// A rate that allows more is news.
 pub async fn a_waiting_claim_is_woken_by_the_rate(rig: impl Rig) {
     let Some(bench) = throttled(rig, 1.0, 1).await else { return };

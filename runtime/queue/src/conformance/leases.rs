@@ -1,6 +1,6 @@
 //! Rules of leases: who holds them, how long they last, and what their tokens prove.
 
-use gristmill_core::{Disposition, State, Timestamp};
+use gristmill_core::{Disposition, Outcome, State, Timestamp};
 
 use super::Rig;
 use super::bench::{Bench, DAY, HOUR, MINUTE, SECOND, ack, ids, retry, three_attempts};
@@ -73,6 +73,24 @@ pub async fn a_lease_of_somebody_outside_is_extended_for_good(rig: impl Rig) {
     assert_eq!(bench.extend(claimed[0].lease, HOUR).await, ExtendReply::Extended, "by its old token");
     bench.advance(59 * MINUTE).await;
     assert_eq!(bench.settle(&claimed[0], ack()).await, Disposition::Complete);
+}
+
+/// A suspect that somebody outside has is one still when the process was started again, and when it is given back.
+pub async fn a_lost_entry_that_is_held_outside_stays_the_only_one(rig: impl Rig) {
+    let Some(bench) = storing(rig).await else { return };
+    bench.publish(&["1", "2", "3"]).await;
+    bench.claim(9).await;
+    let bench = bench.reopened().await;
+    let held = bench.claim_with(outside(&bench, 9)).await;
+    assert_eq!(ids(&held), ["1"]);
+    let bench = bench.reopened().await;
+    assert!(bench.claim(9).await.is_empty(), "`2` waits until `1` is settled, whoever has it");
+    bench.settle(&held[0], Outcome::Released).await;
+    for expected in ["2", "3", "1"] {
+        let one = bench.claim(9).await;
+        assert_eq!(ids(&one), [expected]);
+        bench.settle(&one[0], ack()).await;
+    }
 }
 
 /// A process that was down for long finds the leases of that time at their end, and the next one counts.

@@ -196,6 +196,7 @@ rules! {
     flow:
         deliveries_in_flight_are_limited,
         claims_keep_to_the_rate,
+        another_rate_holds_at_once,
         a_waiting_claim_is_woken_by_the_rate,
         a_clock_that_jumps_does_not_change_the_rate,
         every_key_has_a_rate_of_its_own,
@@ -261,6 +262,7 @@ rules! {
         a_lease_of_somebody_outside_survives_a_reopen,
         a_lease_of_somebody_outside_expires_after_a_reopen,
         a_lease_of_somebody_outside_is_extended_for_good,
+        a_lost_entry_that_is_held_outside_stays_the_only_one,
         leases_expire_while_the_process_is_down,
         a_claim_may_ack_what_it_takes,
         a_claim_that_acks_brings_its_data,
@@ -279,6 +281,7 @@ rules! {
         claims_that_wait_for_different_types_are_all_served,
         what_a_filtered_claim_took_is_settled_like_anything_else,
         a_filtered_claim_takes_one_lost_entry_at_a_time,
+        a_lost_entry_that_a_filtered_claim_took_stays_the_only_one,
         a_filtered_claim_may_be_held_outside_or_ack_at_once,
         a_filtered_claim_does_not_break_the_order_of_a_key;
     state:

@@ -50,8 +50,9 @@ pub use verify::*;
 ///    such settlement: all of them, or none.
 /// 4. **Fenced.** Settling and extending take the lease token of the delivery. No token, number or position is ever
 ///    issued twice. A stale token changes nothing, is answered by [`SettleReply::StaleLease`], and is counted.
-/// 5. **Attempts end.** An attempt counts when it is claimed. Failures, expired and lost leases come back after a
-///    backoff until [`max_attempts`](gristmill_core::RetryPolicy::max_attempts) is reached; then the entry is dead.
+/// 5. **Attempts end.** An attempt counts when it is claimed. Failures and expired leases come back after a backoff,
+///    lost ones at once, until [`max_attempts`](gristmill_core::RetryPolicy::max_attempts) is reached; then the entry is
+///    dead.
 ///    Deferral and release count nothing; [`max_age`](QueueOptions::max_age) ends them. Redrive counts anew and keeps
 ///    the history.
 /// 6. **Ordered by key.** Entries with the same ordering key in one queue are handled one at a time, in publish order,

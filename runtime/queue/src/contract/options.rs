@@ -28,7 +28,8 @@ pub struct QueueOptions {
     pub max_bytes: Option<u64>,
     /// The most deliveries in flight. Default: 10,000.
     pub max_in_flight: u32,
-    /// How fast entries may be claimed. Default: no limit.
+    /// How fast entries may be claimed. Another rate holds at once: what was claimed counts, but nobody waits longer than
+    /// the new rate makes them. Default: no limit.
     pub rate: Option<Rate>,
     /// What entries with the same ordering key mean to each other.
     pub key: KeyOptions,
@@ -86,7 +87,7 @@ pub struct KeyOptions {
     /// one. Default: none.
     pub attribute: Option<String>,
     /// How many entries of one key may be handled at the same time. Default: 1, in order of publishing; more gives up
-    /// the order.
+    /// the order. Where it has grown, those that wait already go when the next one of their key has ended.
     pub concurrency: u32,
     /// How fast entries of one key may be claimed. Default: no limit.
     pub rate: Option<Rate>,

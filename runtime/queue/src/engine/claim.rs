@@ -91,8 +91,13 @@ struct Picked {
     key: ReadyKey,
     record: EntryRecord,
     past: Option<Past>,
+}
+
+impl Picked {
     /// It was lost in a crash, and is handled while no other such entry is.
-    alone: bool,
+    const fn is_alone(&self) -> bool {
+        self.key.line.lane.is_lost()
+    }
 }
 
 /// Leases up to `max` entries, in the order that guarantee 6 promises.
@@ -133,7 +138,7 @@ fn pick_first(state: &mut State, tx: &Tx<'_>, queue: QueueId, max: usize) -> Res
     let mut picked = Vec::new();
     for line in open_lines(state, queue)? {
         let wanted = match line.lane {
-            Lane::Lost if state.lost_in_flight.is_some() || picked.iter().any(|picked: &Picked| picked.alone) => 0,
+            Lane::Lost if state.lost_in_flight.is_some() || picked.iter().any(Picked::is_alone) => 0,
             Lane::Lost => (max - picked.len()).min(1),
             _ => max - picked.len(),
         };
@@ -175,7 +180,7 @@ fn refill(tx: &Tx<'_>, line: LaneKey, state: &mut Line, wanted: usize) -> Result
 fn look(view: &dyn View, key: ReadyKey, value: Bytes, ready: &mut u64) -> Result<Option<Picked>, QueueError> {
     let looked = EntryRecord::decode(value).map_err(QueueError::from).and_then(|record| {
         let past = past(view, key, &record)?;
-        Ok(Picked { key, record, past, alone: key.line.lane == Lane::Lost })
+        Ok(Picked { key, record, past })
     });
     match looked {
         Ok(picked) => Ok(Some(picked)),
@@ -211,8 +216,8 @@ fn pick_matching(
     let mut picked = Vec::new();
     let mut examined = 0;
     for line in open_lines(state, queue)? {
-        let is_lost = line.lane == Lane::Lost;
-        if is_lost && (state.lost_in_flight.is_some() || picked.iter().any(|picked: &Picked| picked.alone)) {
+        let is_lost = line.lane.is_lost();
+        if is_lost && (state.lost_in_flight.is_some() || picked.iter().any(Picked::is_alone)) {
             continue;
         }
         let wanted = if is_lost { 1 } else { max - picked.len() };
@@ -267,12 +272,12 @@ fn set_aside(state: &mut State, tx: &mut Tx<'_>, key: ReadyKey, record: EntryRec
     let past = past(tx, key, &record)?.unwrap_or_default();
     state.line_mut(key.line)?.left(key.position);
     tx.delete(Family::Ready, key.encode());
-    let line = LaneKey { lane: Lane::Aside, ..key.line };
+    let line = LaneKey { lane: key.line.lane.aside(), ..key.line };
     let aside = ReadyKey { line, position: state.next_number()? };
     state.line_mut(line)?.record.cursor = aside.position + 1;
     tx.put(Family::Ready, aside.encode(), record.encode());
     tx.put(Family::Place, number_key(record.number), PlaceRecord { at: aside.into(), past: past.clone() }.encode());
-    Ok(Picked { key: aside, record, past: Some(past), alone: key.line.lane == Lane::Lost })
+    Ok(Picked { key: aside, record, past: Some(past) })
 }
 
 fn lease(
@@ -308,7 +313,7 @@ fn lease(
     let mut claimed = Vec::with_capacity(picked.len());
     let mut leases = Vec::with_capacity(picked.len());
     for (delivery, picked) in (first..).zip(picked) {
-        if picked.alone {
+        if picked.is_alone() {
             state.lost_in_flight = Some(delivery);
         }
         let attempt = picked.past.as_ref().map_or(0, |past| past.attempts).saturating_add(1);

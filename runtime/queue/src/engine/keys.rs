@@ -123,6 +123,8 @@ pub(crate) enum Lane {
     Lost,
     /// Entries that a filtered claim took out of the middle of another line: always leased.
     Aside,
+    /// Those of them that came out of a line of lost ones: whoever holds one over a reopening holds up the others.
+    LostAside,
 }
 
 impl Lane {
@@ -135,6 +137,7 @@ impl Lane {
             Self::Normal => 1,
             Self::Lost => 2,
             Self::Aside => 3,
+            Self::LostAside => 4,
         }
     }
 
@@ -144,8 +147,19 @@ impl Lane {
             1 => Ok(Self::Normal),
             2 => Ok(Self::Lost),
             3 => Ok(Self::Aside),
+            4 => Ok(Self::LostAside),
             _ => Err(BadKey),
         }
+    }
+
+    /// Whether its entries were lost in a crash, so that only one of them may be in flight.
+    pub(crate) const fn is_lost(self) -> bool {
+        matches!(self, Self::Lost | Self::LostAside)
+    }
+
+    /// Where a filtered claim puts what it takes out of the middle of such a line.
+    pub(crate) const fn aside(self) -> Self {
+        if self.is_lost() { Self::LostAside } else { Self::Aside }
     }
 }
 
@@ -471,7 +485,7 @@ mod tests {
     use super::*;
 
     fn lane() -> impl Strategy<Value = Lane> {
-        prop_oneof![Just(Lane::Front), Just(Lane::Normal), Just(Lane::Lost), Just(Lane::Aside)]
+        prop_oneof![Just(Lane::Front), Just(Lane::Normal), Just(Lane::Lost), Just(Lane::Aside), Just(Lane::LostAside)]
     }
 
     fn ready() -> impl Strategy<Value = ReadyKey> {

@@ -25,6 +25,20 @@ impl Pace {
         self.0 = self.0.max(now).after(since);
     }
 
+    /// Another rate holds from now on. As many events are owed as before, at the new rate; but never more than a burst,
+    /// so that nobody waits longer than the new rate makes them.
+    pub(crate) fn change(&mut self, from: Option<Rate>, to: Option<Rate>, now: Monotonic) {
+        if from == to {
+            return;
+        }
+        let (Some(from), Some(to)) = (from, to) else {
+            *self = Self::default();
+            return;
+        };
+        let owed = (self.0.since(now).as_secs_f64() * from.per_second).min(f64::from(to.burst.max(1)));
+        self.0 = now.after(Duration::try_from_secs_f64(owed / to.per_second).unwrap_or(Duration::MAX));
+    }
+
     /// When the rate allows the next event, if it does not now.
     pub(crate) fn next(self, rate: Rate) -> Monotonic {
         // One event short of the burst.

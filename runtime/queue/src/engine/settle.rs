@@ -138,14 +138,13 @@ pub(crate) fn conclude(
     now: Now,
 ) -> Result<Disposition, QueueError> {
     let Ending { version, postmortem } = ending;
-    let is_alone = state.lost_in_flight == Some(delivery);
     let Some(lease) = state.remove_lease(tx, delivery) else {
         return Err(QueueError::Corrupt(format!("delivery {delivery} is missing")));
     };
     let Lease { key, record, past, attempt, claimed_at, .. } = lease;
     let queue = key.line.queue;
     // Who shall be alone stays alone.
-    let back = if is_alone || key.line.lane == Lane::Lost { Lane::Lost } else { Lane::Front };
+    let back = if key.line.lane.is_lost() { Lane::Lost } else { Lane::Front };
     if state.queue(queue)?.is_at_its_limit() {
         state.woken.insert(queue);
     }

@@ -236,7 +236,7 @@ impl State {
             let record = LeaseRecord::decode(value)?;
             let deadline = now.monotonic.after(record.deadline.since(now.wall));
             let key = record.key()?;
-            if key.line.lane == super::keys::Lane::Lost {
+            if key.line.lane.is_lost() {
                 self.lost_in_flight = Some(delivery);
             }
             let lease = read_lease(view, delivery, key, (record.claimed_at, deadline))?;
@@ -312,10 +312,13 @@ impl State {
         tx: &mut Tx<'_>,
         name: QueueName,
         options: QueueOptions,
+        now: Monotonic,
     ) -> Result<(), QueueError> {
         let id = match self.by_name.get(&name) {
             Some(&id) => {
-                self.queue_mut(id)?.options = options.clone();
+                let queue = self.queue_mut(id)?;
+                queue.pace.change(queue.options.rate, options.rate, now);
+                queue.options = options.clone();
                 self.woken.insert(id);
                 id
             }

@@ -348,7 +348,7 @@ impl Writer {
         match command {
             Command::Configure(name, options, answer) => {
                 let attribute = options.key.attribute.as_deref().map(Arc::from);
-                let result = state.configure(&mut batch.tx, name.clone(), *options);
+                let result = state.configure(&mut batch.tx, name.clone(), *options, batch.now.monotonic);
                 if let Ok(id) = state.queue_id(&name) {
                     self.shared.name(id, name.clone());
                     self.shared.keyed_by(name, attribute);

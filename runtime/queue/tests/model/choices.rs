@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use gristmill_core::{Backoff, Event, Outcome, QueueName, RetryPolicy};
 use gristmill_queue::{
-    Change, Due, KeyOptions, OnDead, OnDuplicate, Payload, Publish, QueueOptions, Retention, StateRead, StateWrite,
-    Transaction,
+    Change, Due, KeyOptions, OnDead, OnDuplicate, Payload, Publish, QueueOptions, Rate, Retention, StateRead,
+    StateWrite, Transaction,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -31,18 +31,10 @@ pub(crate) fn event(id: &str, source: &str, ty: &str, subject: &str, data: Optio
     Event { subject: Some(subject.to_owned()), data, ..Event::new(id, source, ty) }
 }
 
-/// Options of a new queue. What holds for its keys stays.
+/// Options of a new queue. Where its keys come from stays.
 pub(crate) fn options(random: &mut StdRng, queue: &QueueName) -> QueueOptions {
-    let key = KeyOptions {
-        attribute: (queue.as_str() == "beta").then(|| "subject".to_owned()),
-        concurrency: if queue.as_str() == "gamma" { 2 } else { 1 },
-        rate: None,
-        on_dead: if queue.as_str() == "alpha" {
-            OnDead::Continue
-        } else {
-            one(random, &[OnDead::Continue, OnDead::Hold])
-        },
-    };
+    let key =
+        KeyOptions { attribute: (queue.as_str() == "beta").then(|| "subject".to_owned()), ..KeyOptions::default() };
     changed(random, QueueOptions { key, ..QueueOptions::default() })
 }
 
@@ -54,7 +46,13 @@ pub(crate) fn changed(random: &mut StdRng, options: QueueOptions) -> QueueOption
         age: maybe(random, &[5 * SECOND, 60 * SECOND]),
         count: maybe(random, &[0, 3, 20]),
     };
+    let key = KeyOptions {
+        concurrency: one(random, &[1, 1, 1, 2, 3]),
+        on_dead: one(random, &[OnDead::Continue, OnDead::Hold]),
+        ..options.key
+    };
     QueueOptions {
+        key,
         retry: RetryPolicy { max_attempts: one(random, &[None, Some(1), Some(2), Some(3)]), backoff },
         lease: one(random, &[SECOND, 5 * SECOND, 30 * SECOND]),
         time_to_live: if random.random_bool(0.8) { None } else { Some(10 * SECOND) },
@@ -62,12 +60,17 @@ pub(crate) fn changed(random: &mut StdRng, options: QueueOptions) -> QueueOption
         max_events: maybe(random, &[5, 30]),
         max_bytes: if random.random_bool(0.8) { None } else { Some(9_000) },
         max_in_flight: one(random, &[2, 6, 10_000]),
+        rate: if random.random_bool(0.7) { None } else { Some(rate(random)) },
         done: kept(random),
         payload: one(random, &[Payload::Drop, Payload::Keep]),
         dead: if random.random_bool(0.7) { Retention::default() } else { kept(random) },
         cancelled: kept(random),
-        ..options
     }
+}
+
+/// One whose events are whole nanoseconds apart.
+fn rate(random: &mut StdRng) -> Rate {
+    Rate { per_second: one(random, &[0.0625, 0.5, 2.0, 4.0]), burst: one(random, &[1, 2, 5]) }
 }
 
 /// An event that was never published before.

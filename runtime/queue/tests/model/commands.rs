@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use gristmill_core::{EntryId, Outcome, QueueName, State};
 use gristmill_queue::{
-    Accepted, Claim, Confirm, Delivery, EntryRef, Extend, ExtendReply, Holder, LeaseToken, OnDuplicate, Publish,
+    Accepted, Acked, Claim, Confirm, Delivery, EntryRef, Extend, ExtendReply, Holder, LeaseToken, OnDuplicate, Publish,
     PublishStatus, Queue, QueueError, Settle, SettleReply, Then, Waited,
 };
 use rand::RngExt;
@@ -86,6 +87,7 @@ impl Run {
         let options = self.world.queues[&claim.queue].options.clone();
         let (wall, monotonic) = (self.world.wall, self.world.monotonic);
         let lease_for = claim.lease.unwrap_or(options.lease);
+        self.world.line(&claim.queue).pace.spend(options.rate, monotonic);
         let order = self.world.next_order();
         let item = self.world.item(&delivery.entry);
         let attempt = item.attempts + 1;
@@ -144,6 +146,14 @@ impl Run {
                 let (transaction, at) = choices::transaction(self);
                 (settle.transaction, moment) = (Some(transaction), at);
             }
+            if matches!(settle.outcome, Outcome::Ack { .. }) {
+                for _ in 0..one(&mut self.random, &[0, 0, 1, 3]) {
+                    let Some(lease) = self.any_token() else { break };
+                    let is_new = lease != settle.lease && settle.with.iter().all(|other| other.lease != lease);
+                    let result = self.random.random_bool(0.5).then(|| Bytes::from_static(b"with others"));
+                    settle.with.extend(is_new.then_some(Acked { lease, result }));
+                }
+            }
             for _ in 0..one(&mut self.random, &[0, 0, 0, 1, 2]) {
                 let mut emit = choices::publish(self);
                 if self.world.is_doubtful(&emit.event, emit.dedupe_key.as_deref()) {
@@ -153,14 +163,21 @@ impl Run {
                     // Two of one name could not be told apart.
                     emit.on_duplicate = OnDuplicate::ReturnExisting;
                 }
+                let mut emitted = batch.iter().flat_map(|(settle, _)| &settle.emits).chain(&settle.emits);
+                if emitted.any(|other| name_of(&other.event) == name_of(&emit.event)) {
+                    // Nor could these, if the key made it another publish.
+                    emit.dedupe_key = None;
+                }
                 settle.emits.push(emit);
             }
             batch.push((settle, moment));
         }
         for (settle, _) in &batch {
             let emits: Vec<_> = settle.emits.iter().map(choices::brief).collect();
-            let Settle { lease, outcome, version, transaction, .. } = settle;
-            self.note(format!("settle {lease:?} {outcome:?} by {version:?}, {emits:#?}, {transaction:?}"));
+            let Settle { lease, outcome, version, transaction, with, .. } = settle;
+            self.note(format!(
+                "settle {lease:?} {outcome:?} by {version:?}, {emits:#?}, {transaction:?}, with {with:?}"
+            ));
         }
         let confirm = one(&mut self.random, &[Confirm::Committed, Confirm::Durable]);
         let requests = batch.iter().map(|(settle, _)| settle.clone()).collect();
@@ -172,12 +189,18 @@ impl Run {
     }
 
     async fn settled(&mut self, settle: Settle, moment: Option<&Moment>, reply: SettleReply) {
-        let Some(id) = self.world.holder_of(settle.lease) else {
-            let stale = self.was_issued(settle.lease);
-            assert_eq!(reply, if stale { SettleReply::StaleLease } else { SettleReply::Unknown });
-            self.world.stale += 1;
-            return;
-        };
+        let leases = [settle.lease].into_iter().chain(settle.with.iter().map(|other| other.lease));
+        let mut holders = Vec::new();
+        for lease in leases {
+            let Some(id) = self.world.holder_of(lease) else {
+                let stale = self.was_issued(lease);
+                assert_eq!(reply, if stale { SettleReply::StaleLease } else { SettleReply::Unknown });
+                self.world.stale += 1;
+                return;
+            };
+            holders.push(id);
+        }
+        let (id, others) = (holders.remove(0), holders);
         if !matches!(settle.outcome, Outcome::Ack { .. }) {
             let disposition = self.world.conclude(&id, &settle.outcome, settle.version);
             assert_eq!(reply, SettleReply::Settled(disposition));
@@ -213,8 +236,11 @@ impl Run {
                 Verdict::Committed(_) => {}
             }
         }
-        let disposition = self.world.conclude(&id, &settle.outcome, settle.version);
+        let disposition = self.world.conclude(&id, &settle.outcome, settle.version.clone());
         assert_eq!(reply, SettleReply::Settled(disposition));
+        for (id, Acked { result, .. }) in others.iter().zip(settle.with) {
+            self.world.conclude(id, &Outcome::Ack { result }, settle.version.clone());
+        }
         for emit in emits {
             match self.world.decide(&emit, Admission::Emitted) {
                 Decision::Refused(_) => {}

@@ -3,6 +3,7 @@
 use gristmill_core::{EntryId, Outcome, OutcomeKind, QueueName, State, Timestamp};
 use gristmill_queue::{Holder, Retention};
 
+use super::pace::Pace;
 use super::world::{Rank, World};
 
 impl World {
@@ -71,12 +72,14 @@ impl World {
             self.stale = 0;
         }
         self.buckets.reopened();
+        for line in self.queues.values_mut() {
+            // A rate is the process's own.
+            line.pace = Pace::default();
+        }
         let (wall, monotonic) = (self.wall, self.monotonic);
         let mut over = Vec::new();
         for item in self.items.values_mut() {
             let Some(lease) = &mut item.lease else { continue };
-            // Who had been lost before, and is with somebody outside, holds up the others no longer.
-            lease.alone = false;
             match lease.holder {
                 Holder::Process => over.push((lease.token.delivery, item.id.clone())),
                 Holder::Outside => {

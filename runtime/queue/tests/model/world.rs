@@ -13,6 +13,7 @@ use gristmill_core::{
 use gristmill_queue::{Entry, Holder, LeaseToken, OnDead, Payload, QueueOptions, Totals};
 
 use super::buckets::Buckets;
+use super::pace::Pace;
 
 /// Everything there is.
 pub(crate) struct World {
@@ -72,6 +73,7 @@ pub(crate) struct Line {
     pub(crate) options: QueueOptions,
     pub(crate) paused: Option<String>,
     pub(crate) totals: Totals,
+    pub(crate) pace: Pace,
 }
 
 /// An entry.
@@ -143,13 +145,15 @@ impl World {
     }
 
     pub(crate) fn configure(&mut self, name: &QueueName, options: QueueOptions) {
-        let born = self.next_order();
+        let (born, now) = (self.next_order(), self.monotonic);
         let line = self.queues.entry(name.clone()).or_insert_with(|| Line {
             born,
             options: options.clone(),
             paused: None,
             totals: Totals::default(),
+            pace: Pace::default(),
         });
+        line.pace.change(line.options.rate, options.rate, now);
         line.options = options;
     }
 
@@ -232,7 +236,7 @@ impl World {
         item.lease = None;
     }
 
-    /// The entry is out of its key's way; those behind it go.
+    /// An entry is out of its key's way; those behind it go, as many as may by now.
     pub(crate) fn let_go(&mut self, queue: &QueueName, key: Option<&str>) {
         let Some(key) = key else { return };
         while self.may_go(queue, key) {
@@ -247,6 +251,7 @@ impl World {
         let (queue, key) = (self.items[id].queue.clone(), self.items[id].key.clone());
         let options = self.queues[&queue].options.clone();
         let item = self.item(id);
+        let held = item.holds;
         (item.state, item.at, item.order) = (state, wall, order);
         item.lease = None;
         item.holds &= state == State::Dead && options.key.on_dead == OnDead::Hold;
@@ -262,13 +267,13 @@ impl World {
             State::Dead => totals.dead_lettered += 1,
             _ => totals.cancelled += 1,
         }
-        self.let_go(&queue, key.as_deref());
+        self.let_go(&queue, key.as_deref().filter(|_| held));
     }
 
     /// Gone, without a trace.
     pub(crate) fn forget(&mut self, id: &EntryId) -> Item {
         let item = self.items.remove(id).unwrap();
-        self.let_go(&item.queue, item.key.as_deref());
+        self.let_go(&item.queue, item.key.as_deref().filter(|_| item.holds));
         item
     }
 
@@ -280,6 +285,7 @@ impl World {
         }
         let in_flight = self.in_state(queue, State::Leased).len();
         let max = max.min((line.options.max_in_flight as usize).saturating_sub(in_flight));
+        let max = max.min(line.pace.allowance(line.options.rate, self.monotonic));
         let mut ready = self.in_state(queue, State::Ready);
         ready.sort_by_key(|item| (std::cmp::Reverse(item.priority), item.rank, item.order));
         let mut lost_in_flight = self.leased().any(|(_, lease)| lease.alone);

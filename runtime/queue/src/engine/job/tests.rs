@@ -49,7 +49,7 @@ impl Bench {
     fn add_queue(&mut self, name: &str) -> QueueId {
         let name = QueueName::new(name).unwrap();
         self.commit(|state, tx, _| {
-            state.configure(tx, name.clone(), QueueOptions::default())?;
+            state.configure(tx, name.clone(), QueueOptions::default(), Monotonic::default())?;
             state.queue_id(&name)
         })
     }
