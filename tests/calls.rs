@@ -1,12 +1,12 @@
 //! Calls of handlers while they go on, and what is known of them afterwards.
 
-use super::rig::{Deployment, actor, event, outcomes, reason};
+use super::rig::{Deployment, actor, event, outcomes, reason, swapped};
 use super::{ALL, after, text};
 use serde_json::{Value, json};
 
 /// With the last words on `[runtime]`, and keys of the handler.
 fn deployment(runtime: &str, handler: &str) -> Deployment {
-    let actor = actor("actor", ALL, "").replace("timeout = \"2s\"\n", "");
+    let actor = swapped(&actor("actor", ALL, ""), "timeout = \"2s\"\n", "");
     Deployment::new(&[format!("{runtime}\n"), format!("{actor}{handler}\n")])
 }
 
@@ -83,8 +83,7 @@ fn waiting_for_memory_costs_no_lease() {
     // One at a time, though four may run; the last waits longer than its lease lasts.
     let limits = "timeout = \"500ms\"\nlease = \"1500ms\"\nmax-attempts = 1";
     let deployment = deployment("memory = \"16MiB\"", limits);
-    let text = std::fs::read_to_string(deployment.config()).unwrap().replace("max-attempts = 3\n", "");
-    std::fs::write(deployment.config(), text).unwrap();
+    deployment.swap("max-attempts = 3\n", "");
     let events: Vec<_> = (0..5).map(|n| event(&n.to_string(), "test.loop", json!(null))).collect();
     let running = after(&deployment, &events);
     let dead = running.entries("actor", "dead");
@@ -120,8 +119,7 @@ fn no_handler_may_write_where_compiled_code_is() {
     for (access, code) in [("read", Some(0)), ("write", Some(1))] {
         let deployment = deployment("code-cache = \"mine/code\"", "");
         std::fs::create_dir(deployment.path().join("mine")).unwrap();
-        let config = std::fs::read_to_string(deployment.config()).unwrap();
-        std::fs::write(deployment.config(), config.replace("grant = { emit = [\"test.*\"] }", &files(access))).unwrap();
+        deployment.swap("grant = { emit = [\"test.*\"] }", &files(access));
         let check = deployment.command(&["check"]).output().unwrap();
         assert_eq!(check.status.code(), code, "{access}: {}", text(&check.stderr));
         assert_eq!(text(&check.stderr).contains("compiled code is in "), access == "write");

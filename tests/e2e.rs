@@ -14,7 +14,7 @@ mod state;
 mod surroundings;
 
 use gristmill_core::Timestamp;
-use rig::{Deployment, acker, actor, event, outcomes, reason, text};
+use rig::{Deployment, acker, actor, event, outcomes, reason, swapped, text};
 use serde_json::{Value, json};
 
 const ALL: &str = "{ type = \"test.*\" }";
@@ -80,7 +80,7 @@ fn a_reject_is_dead_at_once() {
 
 #[test]
 fn traps_timeouts_and_the_memory_cap_are_told_apart() {
-    let deployment = Deployment::new(&[actor("actor", ALL, "").replace("timeout = \"2s\"", "timeout = \"300ms\"")]);
+    let deployment = Deployment::new(&[swapped(&actor("actor", ALL, ""), "timeout = \"2s\"", "timeout = \"300ms\"")]);
     let types = ["test.trap", "test.panic", "test.loop", "test.sleep", "test.alloc", "test.exit"];
     let events: Vec<_> = types.iter().map(|ty| event(ty, ty, json!(1))).collect();
     let running = after(&deployment, &events);
@@ -263,7 +263,7 @@ fn an_event_is_accepted_once() {
 
 #[test]
 fn a_full_queue_refuses_events_until_some_are_handled() {
-    let slow = actor("actor", ALL, "max-events = 1").replace("timeout = \"2s\"", "timeout = \"20s\"");
+    let slow = swapped(&actor("actor", ALL, "max-events = 1"), "timeout = \"2s\"", "timeout = \"20s\"");
     let deployment = Deployment::new(&[slow]);
     let running = deployment.start();
     running.publish(&event("1", "test.sleep", json!(1)));
@@ -284,7 +284,7 @@ fn a_full_queue_refuses_events_until_some_are_handled() {
 
 #[test]
 fn a_graceful_stop_releases_what_runs_and_spends_no_attempt() {
-    let slow = actor("actor", ALL, "").replace("timeout = \"2s\"", "timeout = \"20s\"");
+    let slow = swapped(&actor("actor", ALL, ""), "timeout = \"2s\"", "timeout = \"20s\"");
     let deployment = Deployment::new(&[slow]);
     let running = deployment.start();
     let result = running.publish(&event("1", "test.sleep", json!(1)));
@@ -299,9 +299,9 @@ fn a_graceful_stop_releases_what_runs_and_spends_no_attempt() {
 
 #[test]
 fn a_handler_that_runs_may_finish_within_the_grace() {
-    let quick = actor("actor", ALL, "")
-        .replace("timeout = \"2s\"", "timeout = \"500ms\"")
-        .replace("base = \"100ms\", factor = 1.0, max = \"1s\"", "base = \"1h\", factor = 1.0, max = \"1h\"");
+    let quick = swapped(&actor("actor", ALL, ""), "timeout = \"2s\"", "timeout = \"500ms\"");
+    let backoff = "base = \"100ms\", factor = 1.0, max = \"1s\"";
+    let quick = swapped(&quick, backoff, "base = \"1h\", factor = 1.0, max = \"1h\"");
     let deployment = Deployment::new(&[quick]);
     let running = deployment.start();
     let entry = running.publish(&event("1", "test.sleep", json!(1)))["entries"][0]["entry"].clone();
@@ -313,7 +313,7 @@ fn a_handler_that_runs_may_finish_within_the_grace() {
 
 #[test]
 fn a_kill_loses_nothing() {
-    let slow = actor("actor", ALL, "").replace("timeout = \"2s\"", "timeout = \"20s\"");
+    let slow = swapped(&actor("actor", ALL, ""), "timeout = \"2s\"", "timeout = \"20s\"");
     let deployment = Deployment::new(&[slow]);
     let running = deployment.start();
     let entries: Vec<_> = (0..3)
@@ -435,7 +435,7 @@ fn a_deployment_can_be_checked() {
     assert!(text(&check.stdout).contains("gristmill:events/handler@0.1.0"), "{}", text(&check.stdout));
 
     let missing = "[[handler]]\nname = \"gone\"\ncomponent = \"gone.wasm\"\nsubscribe = [{ type = \"*\" }]\n";
-    let ungranted = actor("greedy", ALL, "").replace("grant = { emit = [\"test.*\"] }", "");
+    let ungranted = swapped(&actor("greedy", ALL, ""), "grant = { emit = [\"test.*\"] }", "");
     let broken = Deployment::new(&[missing.to_owned(), ungranted]);
     let check = broken.command(&["check"]).output().unwrap();
     assert_eq!(check.status.code(), Some(1));
@@ -478,9 +478,10 @@ fn the_quickstart_ends_as_its_readme_says() {
     let deployment = Deployment::new(&[]);
     let config = std::fs::read_to_string(format!("{example}/runtime.toml")).unwrap();
     let guest = |name| gristmill_test_guests::path(name).display().to_string();
-    let config = config
-        .replace("components/quickstart_orders.wasm", &guest(gristmill_test_guests::QUICKSTART_ORDERS))
-        .replace("components/quickstart_receipts.wasm", &guest(gristmill_test_guests::QUICKSTART_RECEIPTS));
+    let orders = guest(gristmill_test_guests::QUICKSTART_ORDERS);
+    let config = swapped(&config, "components/quickstart_orders.wasm", &orders);
+    let receipts = guest(gristmill_test_guests::QUICKSTART_RECEIPTS);
+    let config = swapped(&config, "components/quickstart_receipts.wasm", &receipts);
     std::fs::write(deployment.config(), config).unwrap();
     let mut run = deployment.command(&["run", "--until-idle", "--publish"]);
     let output = run.arg(format!("{example}/events.ndjson")).output().unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::rig::{self, Deployment, acker, event, outcomes, program, reason};
+use crate::rig::{self, Deployment, acker, event, outcomes, program, reason, swapped};
 
 const FORMS: [&str; 2] = [gristmill_test_guests::PROGRAM_MODULE, gristmill_test_guests::PROGRAM_COMPONENT];
 
@@ -15,7 +15,7 @@ fn programs_handle_events_like_any_other_handler() {
     let types = ["test.ack", "test.emit", "test.retry", "test.reject", "test.garbage", "test.panic", "test.loop"];
     for guest in FORMS {
         let quick = "timeout = \"300ms\"";
-        let handler = program("program", guest, &subscribe(&types), "").replace("timeout = \"2s\"", quick);
+        let handler = swapped(&program("program", guest, &subscribe(&types), ""), "timeout = \"2s\"", quick);
         let deployment = Deployment::new(&[handler, acker("made", "{ type = \"test.made\" }")]);
         let events: Vec<_> = types.iter().map(|ty| event(ty, ty, json!({ "kept": true }))).collect();
         deployment.run_until_idle(&events);

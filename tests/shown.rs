@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::rig::{Deployment, actor, event, gristmill, handler};
+use super::rig::{Deployment, actor, event, gristmill, handler, swapped};
 use super::{ALL, text};
 use gristmill_test_guests as guests;
 use serde_json::json;
@@ -95,11 +95,12 @@ fn check_shows_every_handler_and_what_it_lacks() {
         ("messenger", guests::MESSENGER, "grant = { emit = [\"test.*\"] }"),
         ("program", guests::PROGRAM_COMPONENT, "grant = { env = [\"PATH\"] }"),
         ("module", guests::PROGRAM_MODULE, ""),
+        ("newer", guests::ENVOY, "grant = { emit = [\"test.*\"] }"),
         ("wrapped", guests::ACKER_MODULE, ""),
         ("ungranted", guests::CALLER, ""),
     ];
     let mut handlers: Vec<_> = interfaces.map(|(name, guest, extra)| handler(name, guest, ALL, extra)).into();
-    handlers.push(actor("greedy", ALL, "").replace("grant = { emit = [\"test.*\"] }", ""));
+    handlers.push(swapped(&actor("greedy", ALL, ""), "grant = { emit = [\"test.*\"] }", ""));
     let deployment = Deployment::new(&handlers);
     let check = deployment.command(&["check"]).output().unwrap();
     let shown = format!(

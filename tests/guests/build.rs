@@ -56,6 +56,7 @@ fn build() -> Result<(), String> {
                 ("batcher", "batcher"),
                 ("caller", "caller"),
                 ("configured", "configured"),
+                ("envoy", "envoy"),
                 ("fetcher", "fetcher"),
                 ("greeter", "greeter"),
                 ("keeper", "keeper"),

@@ -78,6 +78,13 @@ pub(crate) fn handler(name: &str, guest: &str, subscribe: &str, extra: &str) -> 
     )
 }
 
+/// `text` with another part in place of one that has to be there.
+#[track_caller]
+pub(crate) fn swapped(text: &str, part: &str, other: &str) -> String {
+    assert!(text.contains(part), "{part:?} is not in {text}");
+    text.replace(part, other)
+}
+
 /// An event of type `ty`.
 pub(crate) fn event(id: &str, ty: &str, data: Value) -> Value {
     json!({ "specversion": "1.0", "id": id, "source": "/test", "type": ty, "data": data })
@@ -97,6 +104,13 @@ impl Deployment {
 
     pub(crate) fn config(&self) -> PathBuf {
         self.path().join("runtime.toml")
+    }
+
+    /// Puts another part in place of one of the configuration.
+    #[track_caller]
+    pub(crate) fn swap(&self, part: &str, other: &str) {
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), swapped(&config, part, other)).unwrap();
     }
 
     /// Writes the events as NDJSON.

@@ -35,6 +35,7 @@ pub mod clock;
 pub mod directory;
 pub mod entry;
 pub mod event;
+mod host_name;
 pub mod http;
 pub mod json;
 pub mod name;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use crate::host_name::is_host_name;
+
 /// How two sockets talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -148,7 +150,7 @@ impl Peer {
         if let Ok(address) = address.parse() {
             return Some(Self::Network { address: IpAddr::V4(address), prefix });
         }
-        is_name(text).then(|| Self::Name(text.to_ascii_lowercase()))
+        is_host_name(text).then(|| Self::Name(text.to_ascii_lowercase()))
     }
 }
 
@@ -158,16 +160,6 @@ fn network(text: &str, bits: u8) -> Option<(&str, u8)> {
         None => Some((text, bits)),
         Some((address, prefix)) => prefix.parse().ok().filter(|prefix| *prefix <= bits).map(|prefix| (address, prefix)),
     }
-}
-
-/// Whether `text` can be looked up. What has no letter at its end would be an address.
-fn is_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    let last = text.rsplit('.').next().unwrap_or_default();
-    text.len() <= 253 && text.split('.').all(is_label) && last.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
 impl fmt::Display for Protocol {
@@ -236,6 +228,7 @@ mod tests {
             ("tcp://:80", Peer(String::new())),
             ("tcp://10.0.0.0/33:80", Peer("10.0.0.0/33".into())),
             ("tcp://10.0.0:80", Peer("10.0.0".into())),
+            ("tcp://0x7f000001:80", Peer("0x7f000001".into())),
             ("tcp://*.internal:80", Peer("*.internal".into())),
             ("tcp://db/24:80", Peer("db/24".into())),
             ("tcp://[10.0.0.1]:80", Peer("[10.0.0.1]".into())),

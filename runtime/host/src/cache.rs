@@ -4,12 +4,17 @@
 //! that belongs to this user and that nobody else may enter, never through a link; and each begins with the digest of what
 //! follows, because the engine itself takes most damaged files for whole ones. Whatever is wrong with an entry, the
 //! component is compiled again: a cache may make a start slow, and nothing else.
+//!
+//! An entry's time of change is when it was last used. Whoever writes one removes what was not used for longest, so that the
+//! folder keeps its size; another process that looks for it finds nothing and compiles.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
@@ -23,11 +28,16 @@ const DIGEST_LEN: usize = 32;
 const MAX_LEN: u64 = 2 << 30;
 /// The bits of a folder's mode that let others in.
 const OTHERS: u32 = 0o077;
+/// How the name of an entry begins that is being written.
+const NEW: &str = ".new-";
+/// Nobody writes for so long: whoever began has died.
+const ABANDONED: Duration = Duration::from_hours(1);
 
 /// A folder of compiled code.
 #[derive(Debug)]
 pub(crate) struct Cache {
     folder: PathBuf,
+    max_size: u64,
 }
 
 /// A component or a core module, compiled.
@@ -47,9 +57,9 @@ pub(crate) trait Code: Sized {
 }
 
 impl Cache {
-    /// Nothing is read or written before it is needed.
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    /// Keeps at most `max_size` bytes. Nothing is read or written before it is needed.
+    pub(crate) fn new(folder: PathBuf, max_size: u64) -> Self {
+        Self { folder, max_size }
     }
 
     /// What was kept for the component that has `digest`, if it is there and sound.
@@ -77,10 +87,16 @@ impl Cache {
         let path = self.path::<C>(engine, digest);
         let written = self.make_folder().and_then(|()| {
             let code = code.serialize().map_err(io::Error::other)?;
+            let size = (MAGIC.len() + DIGEST_LEN + code.len()) as u64;
+            if size > self.max_size {
+                return Err(io::Error::other("it is larger than all that may be kept"));
+            }
             write(&self.folder, &path, &code)
         });
         if let Err(error) = written {
             warn!(path = %path.display(), %error, "cannot keep compiled code: the next start compiles again");
+        } else if let Err(error) = self.make_room(&path) {
+            warn!(folder = %self.folder.display(), %error, "cannot remove compiled code: more is kept than should be");
         }
     }
 
@@ -92,6 +108,36 @@ impl Cache {
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
         let digest = digest.trim_start_matches("sha256:");
         self.folder.join(format!("{digest}-{:016x}.{}", hasher.finish(), C::EXTENSION))
+    }
+
+    /// Removes entries until the rest fits; `newest` stays.
+    fn make_room(&self, newest: &Path) -> io::Result<()> {
+        let now = SystemTime::now();
+        let mut entries = Vec::new();
+        for file in fs::read_dir(&self.folder)? {
+            let file = file?;
+            // Of a link, not of what it leads to. Somebody else may have removed it meanwhile.
+            let Ok(metadata) = file.metadata() else { continue };
+            let used = metadata.modified()?;
+            let age = now.duration_since(used).unwrap_or_default();
+            if metadata.is_file() && check_owner(&metadata).is_ok() && is_ours(&file.file_name(), age) {
+                entries.push((used, metadata.len(), file.path()));
+            }
+        }
+        let mut size: u64 = entries.iter().map(|(_, size, _)| size).sum();
+        entries.sort_unstable();
+        for (_, freed, path) in entries.into_iter().filter(|(.., path)| path != newest) {
+            if size <= self.max_size {
+                break;
+            }
+            match fs::remove_file(&path) {
+                Ok(()) => debug!(path = %path.display(), "removed compiled code, to make room"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            size = size.saturating_sub(freed);
+        }
+        Ok(())
     }
 
     fn make_folder(&self) -> io::Result<()> {
@@ -136,12 +182,28 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     if magic != MAGIC || digest != Sha256::digest(code).as_slice() {
         return Err(io::Error::other("it is damaged"));
     }
+    // That it was used. Where that cannot be noted, it goes earlier than it should.
+    if let Err(error) = file.set_modified(SystemTime::now()) {
+        debug!(path = %path.display(), %error, "cannot note that compiled code was used");
+    }
     Ok(bytes)
+}
+
+/// Whether a file of this name is an entry, or what is left of one whose writing began so long ago.
+fn is_ours(name: &OsStr, age: Duration) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    if name.starts_with(NEW) {
+        return age > ABANDONED;
+    }
+    let is_hex = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let Some((stem, extension)) = name.split_once('.') else { return false };
+    let is_stem = stem.split_once('-').is_some_and(|(digest, engine)| is_hex(digest, 64) && is_hex(engine, 16));
+    is_stem && [Component::EXTENSION, Module::EXTENSION].contains(&extension)
 }
 
 /// Writes an entry beside its place and moves it there, so that nobody sees a part of it.
 fn write(folder: &Path, path: &Path, code: &[u8]) -> io::Result<()> {
-    let file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+    let file = tempfile::Builder::new().prefix(NEW).tempfile_in(folder)?;
     let mut writer: &File = file.as_file();
     writer.write_all(MAGIC)?;
     writer.write_all(&Sha256::digest(code))?;

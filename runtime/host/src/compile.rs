@@ -4,11 +4,12 @@ use std::cell::Cell;
 
 use wasmtime::Module;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component as Compiled, ComponentNamedList, Lift, Linker, Lower};
+use wasmtime::component::{Component as Compiled, ComponentNamedList, InstancePre, Lift, Linker, Lower};
 use wasmtime::error::Context as _;
 
 use crate::cache::{Cache, Code};
 use crate::error::{LoadError, printable};
+use crate::keyvalue;
 use crate::platform::Platform;
 use crate::state::State;
 use crate::tuning::TABLES_PER_INSTANCE;
@@ -52,7 +53,24 @@ impl<'a> Source<'a> {
         self.was_cached.get()
     }
 
-    pub(crate) fn component(&self) -> Result<(Compiled, Needs), LoadError> {
+    /// A component, linked. Its `function` of the exported `interface` takes `P` and gives `R`.
+    pub(crate) fn component<P, R>(
+        &self,
+        interface: &str,
+        function: &str,
+    ) -> Result<(InstancePre<State>, Needs), LoadError>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        let (compiled, needs) = self.compiled()?;
+        let linker = keyvalue::linker_for(self.platform.linker(), &compiled).map_err(incompatible)?;
+        let pre = linker.instantiate_pre(&compiled).map_err(incompatible)?;
+        check_function::<P, R>(&linker, &compiled, interface, function).map_err(incompatible)?;
+        Ok((pre, needs))
+    }
+
+    fn compiled(&self) -> Result<(Compiled, Needs), LoadError> {
         let compiled: Compiled = self.compile()?;
         compiled.initialize_copy_on_write_image().map_err(does_not_compile)?;
         // Unknown only for components that import core modules, which do not link.
@@ -61,6 +79,7 @@ impl<'a> Source<'a> {
         Ok((compiled, Needs { memories, tables }))
     }
 
+    /// A core module, for [`module_linker`](Platform::module_linker).
     pub(crate) fn module(&self) -> Result<(Module, Needs), LoadError> {
         let module: Module = self.compile()?;
         module.initialize_copy_on_write_image().map_err(does_not_compile)?;
@@ -84,7 +103,7 @@ impl<'a> Source<'a> {
 }
 
 /// Checks the type of a function of an exported interface, which the engine would do at the first call only.
-pub(crate) fn check_function<P, R>(
+fn check_function<P, R>(
     linker: &Linker<State>,
     compiled: &Compiled,
     interface: &str,

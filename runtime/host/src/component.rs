@@ -61,6 +61,7 @@ struct Loaded {
     identity: Arc<Identity>,
     imports: Vec<Import>,
     is_wrapped: bool,
+    form: String,
     ready: Ready,
     permits: u32,
     compile_time: Duration,
@@ -129,6 +130,7 @@ impl Component {
                 identity,
                 imports,
                 is_wrapped,
+                form: found.form(),
                 ready,
                 permits,
                 compile_time,
@@ -155,6 +157,13 @@ impl Component {
     #[must_use]
     pub fn interface(&self) -> Interface {
         self.inner.ready.interface()
+    }
+
+    /// What the host calls, for people to read: the name of the interface, with the version that the component has:
+    /// `wasi:cli/run@0.3`.
+    #[must_use]
+    pub fn form(&self) -> &str {
+        &self.inner.form
     }
 
     /// What it imports, in its own order, and what it gets.

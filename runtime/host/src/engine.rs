@@ -67,7 +67,7 @@ impl Host {
         start_ticker(Arc::clone(&ticked)).map_err(HostError::Ticker)?;
         let pool = Pool::new(options.instances, options.memory);
         let (concurrent, live) = (Mutex::default(), Live::default());
-        let cache = options.cache.clone().map(Cache::new);
+        let cache = options.cache.clone().map(|folder| Cache::new(folder, options.max_cache_size));
         Ok(Self { shared: Arc::new(Shared { options, plain, concurrent, ticked, pool, live, shelves, cache, http }) })
     }
 

@@ -29,7 +29,7 @@ pub enum GrantKind {
 }
 
 /// How the imports begin that each grant is about; of a command, `module::function`.
-const NEEDS: [(&str, GrantKind); 10] = [
+const NEEDS: [(&str, GrantKind); 11] = [
     ("gristmill:events/emitter@", GrantKind::Emit),
     ("wasi:messaging/producer@", GrantKind::Emit),
     ("wasi:keyvalue/", GrantKind::State),
@@ -37,6 +37,7 @@ const NEEDS: [(&str, GrantKind); 10] = [
     ("wasi:filesystem/", GrantKind::Files),
     ("wasi:sockets/", GrantKind::Sockets),
     ("wasi:http/outgoing-handler@", GrantKind::Http),
+    ("wasi:http/client@", GrantKind::Http),
     ("wasi_snapshot_preview1::environ_", GrantKind::Env),
     ("wasi_snapshot_preview1::fd_prestat_", GrantKind::Files),
     ("wasi_snapshot_preview1::path_", GrantKind::Files),

@@ -26,6 +26,8 @@ pub struct HostOptions {
     /// Where compiled code is kept, so that it is compiled once: a directory that belongs to this user alone, made if it
     /// is not there. `None`: nothing is kept. Default: `None`.
     pub cache: Option<PathBuf>,
+    /// Bytes of compiled code that are kept; what was not used for longest goes first. Default: 1 GiB.
+    pub max_cache_size: u64,
     /// Certificate authorities that requests of handlers trust besides the public ones, as PEM text. Default: none.
     pub authorities: Option<Vec<u8>>,
 }
@@ -42,6 +44,7 @@ impl Default for HostOptions {
             max_component_size: 64 << 20,
             count_fuel: false,
             cache: None,
+            max_cache_size: 1 << 30,
             authorities: None,
         }
     }

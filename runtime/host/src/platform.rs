@@ -68,6 +68,7 @@ fn linker(engine: &Engine, model: Model) -> wasmtime::Result<Linker<State>> {
     configuration::link(&mut linker)?;
     sockets::link(&mut linker)?;
     if model == Model::Async {
+        http::link_async(&mut linker)?;
         sockets::link_async(&mut linker)?;
     }
     Ok(linker)

@@ -58,6 +58,8 @@ pub(crate) const PROVIDED: &[Provided] = {
         interfaces("wasi:cli", WASI3, Powerless, &["environment", "stdin", "terminal-input", "terminal-output"]),
         interfaces("wasi:cli", WASI3, Powerless, &["terminal-stdin", "terminal-stdout", "terminal-stderr"]),
         interfaces("wasi:filesystem", WASI3, Powerless, &["types", "preopens"]),
+        interfaces("wasi:http", WASI3, Works, &["types"]),
+        interfaces("wasi:http", WASI3, Powerless, &["client"]),
         interfaces("wasi:sockets", WASI3, Powerless, &["types", "ip-name-lookup"]),
     ]
 };
@@ -126,7 +128,7 @@ pub(crate) fn compatible(offered: &str, wanted: &str) -> bool {
 
 /// The part of a version that must be the same: `1` of 1.4.2, `0.2` of 0.2.6; nothing else is compatible with 0.0.x or
 /// with a pre-release.
-fn track(version: &str) -> Option<&str> {
+pub(crate) fn track(version: &str) -> Option<&str> {
     let version = version.split('+').next()?;
     if version.contains('-') {
         return None;

@@ -5,8 +5,9 @@
 mod support;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use gristmill_core::Outcome;
 use gristmill_host::{Component, Host, HostOptions};
@@ -124,4 +125,112 @@ async fn a_cache_that_cannot_be_written_is_no_error() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     assert!(!is_cached(&file.join("cache")).await);
+}
+
+/// Loads one of several components, on a host that keeps at most `max` bytes. Whether it was kept.
+async fn load_one(cache: &Path, max: u64, number: u32) -> bool {
+    let items = format!("(global i32 (i32.const {number}))");
+    let guest = Guest { items: &items, ..ACKER };
+    let options = HostOptions { cache: Some(cache.to_owned()), max_cache_size: max, ..HostOptions::default() };
+    Host::new(options).unwrap().load(request(guest.build())).await.unwrap().is_cached()
+}
+
+/// As if it had last been used so many hours ago.
+fn used(path: &Path, hours: u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_hours(hours)).unwrap();
+}
+
+/// The entry of a component, which is loaded for it.
+async fn entry_of(cache: &Path, number: u32) -> PathBuf {
+    let before = if cache.exists() { entries(cache) } else { Vec::new() };
+    load_one(cache, u64::MAX, number).await;
+    let new: Vec<_> = entries(cache).into_iter().filter(|path| !before.contains(path)).collect();
+    let [entry] = &new[..] else { panic!("one entry: {new:?}") };
+    entry.clone()
+}
+
+#[tokio::test]
+async fn what_was_not_used_for_longest_makes_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let [first, second, third] = [entry_of(&cache, 1).await, entry_of(&cache, 2).await, entry_of(&cache, 3).await];
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    let room = size(&first) + size(&second) + size(&third);
+    for (path, hours) in [(&first, 9), (&second, 8), (&third, 7)] {
+        used(path, hours);
+    }
+    assert!(load_one(&cache, room, 1).await, "it is used again");
+    assert!(!load_one(&cache, room, 4).await);
+    assert!(first.exists() && !second.exists() && third.exists(), "{:?}", entries(&cache));
+    assert!(load_one(&cache, room, 4).await, "what was written is kept");
+    assert!(entries(&cache).iter().map(|path| size(path)).sum::<u64>() <= room);
+    // Whoever has less room makes it, and keeps what it has just written.
+    assert!(!load_one(&cache, size(&first) + size(&first) / 2, 5).await);
+    assert!(load_one(&cache, room, 5).await);
+    assert_eq!(entries(&cache).len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_larger_than_all_room_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let kept = entry_of(&cache, 1).await;
+    assert!(!load_one(&cache, 1_000, 2).await);
+    assert_eq!(entries(&cache), [kept]);
+}
+
+#[tokio::test]
+async fn only_entries_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let entry = entry_of(&cache, 1).await;
+    let room = fs::metadata(&entry).unwrap().len() * 3 / 2;
+    let name = entry.file_name().unwrap().to_str().unwrap().to_owned();
+    let (digest, rest) = name.split_at(8);
+    let stranger = |name: &str| {
+        let path = cache.join(name);
+        fs::write(&path, [0; 100_000]).unwrap();
+        used(&path, 99);
+        path
+    };
+    let [notes, longer, other, writing] = [
+        "notes.component".to_owned(),
+        format!("{name}.bak"),
+        format!("{digest}{}", rest.replace('-', "_")),
+        ".new-b".to_owned(),
+    ]
+    .map(|name| stranger(&name));
+    used(&writing, 0);
+    let abandoned = stranger(".new-a");
+    // Named as entries are, and none.
+    let (link, directory) =
+        (cache.join(name.replacen(digest, "00000000", 1)), cache.join(name.replacen(digest, "11111111", 1)));
+    symlink(&notes, &link).unwrap();
+    fs::create_dir(&directory).unwrap();
+    // Only root can give a file away.
+    let foreign = stranger(&name.replacen(digest, "22222222", 1));
+    let is_foreign = chown(&foreign, Some(1), None).is_ok();
+    assert!(!load_one(&cache, room, 2).await);
+    assert!(!entry.exists() && !abandoned.exists());
+    assert_eq!(foreign.exists(), is_foreign);
+    for path in [notes, longer, other, writing, link, directory] {
+        assert!(path.symlink_metadata().is_ok(), "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn hosts_that_make_room_at_once_do_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let room = fs::metadata(entry_of(&cache, 0).await).unwrap().len() * 3 / 2;
+    let load = |number| {
+        let cache = cache.clone();
+        tokio::spawn(async move { load_one(&cache, room, number).await })
+    };
+    for load in (0..8).map(|number| load(number % 4)).collect::<Vec<_>>() {
+        load.await.unwrap();
+    }
+    assert!(!load_one(&cache, room, 9).await);
+    assert_eq!(entries(&cache).len(), 1);
 }

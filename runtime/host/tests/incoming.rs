@@ -12,7 +12,7 @@ use gristmill_core::{Event, Outcome, OutcomeKind, Timestamp};
 use gristmill_host::{Component, ImportStatus, Interface, Invocation, LoadError, Report};
 use gristmill_test_guests::{RESPONDER, bytes};
 use serde_json::{Value, json};
-use support::{host, invocation, request};
+use support::{host, invocation, reason, request};
 
 const EMPTY: Outcome = Outcome::Ack { result: None };
 
@@ -36,10 +36,6 @@ async fn status(component: &Component, status: u16, more: &[(&str, &str)], body:
     let mut extensions = vec![("status", status.as_str())];
     extensions.extend(more);
     component.handle(event("test.status", &extensions, body)).await.outcome
-}
-
-fn reason(report: &Report) -> &str {
-    report.outcome.reason().unwrap()
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gristmill_core::{Event, Outcome};
 use gristmill_host::{Host, HostError, HostOptions, Invocation, Limits, LoadError, Report};
-use support::{Guest, host, invocation, load, request, try_load, with_timeout};
+use support::{Guest, host, invocation, is_pending, load, request, try_load, with_timeout};
 
 const ACK: Outcome = Outcome::Ack { result: None };
 const DONE: &str = "(i32.const 1024)";
@@ -191,11 +191,6 @@ async fn all_instances_together_have_so_much_memory() {
     // More than there is counts as all there is.
     let whole = Limits { memory: limits.memory * 3, ..limits };
     drop(component.admit(&whole).await);
-}
-
-fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
-    let waker = std::task::Waker::noop();
-    std::pin::Pin::new(future).poll(&mut std::task::Context::from_waker(waker)).is_pending()
 }
 
 #[tokio::test]

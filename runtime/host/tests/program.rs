@@ -11,7 +11,7 @@ use bytes::Bytes;
 use gristmill_core::{Event, Outcome, Pattern};
 use gristmill_host::{Component, Grants, ImportStatus, Interface, Invocation, LoadError, LoadRequest, Report};
 use gristmill_test_guests::{PROGRAM_COMPONENT, PROGRAM_MODULE, bytes};
-use support::{Guest, host, invocation, request, with_timeout};
+use support::{Guest, host, invocation, reason, request, with_timeout};
 
 const ACK: Outcome = Outcome::Ack { result: None };
 
@@ -67,7 +67,7 @@ async fn every_version_of_wasi_0_2_is_found() {
     for version in ["0.2.0", "0.2.6", "0.2.99"] {
         let component = host(1).load(request(program(version, "(i32.const 0)"))).await.unwrap();
         assert_eq!(component.interface(), Interface::Run, "{version}");
-        assert_eq!(component.interface().to_string(), "wasi:cli/run@0.2");
+        assert_eq!(component.form(), "wasi:cli/run@0.2");
         assert_eq!(component.handle(invocation()).await.outcome, ACK, "{version}");
     }
     for version in ["0.4.0", "0.2.0-rc-2023-12-05", "1.2.0"] {
@@ -116,10 +116,6 @@ async fn rust(guest: &str) -> Component {
 
 fn event(ty: &str) -> Invocation {
     Invocation { event: Arc::new(Event::new("1", "/test", ty)), ..invocation() }
-}
-
-fn reason(report: &Report) -> &str {
-    report.outcome.reason().unwrap()
 }
 
 #[tokio::test]

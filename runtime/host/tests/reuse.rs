@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gristmill_core::{Event, Outcome};
 use gristmill_host::{Component, Host, HostOptions, Instances, Invocation, LoadRequest};
-use support::{Guest, invocation, request};
+use support::{Guest, invocation, is_pending, request};
 
 /// Answers with how many events it has handled, as a digit, and traps if the event's type is `com.acme.trap`, which is
 /// shorter by one than `com.acme.count`.
@@ -87,8 +87,7 @@ async fn a_kept_instance_makes_room_for_others() {
     // Also if it is at work when somebody begins to wait.
     let place = first.admit(&invocation().limits).await;
     let mut waiting = Box::pin(count(&second));
-    let waker = std::task::Waker::noop();
-    assert!(waiting.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+    assert!(is_pending(&mut waiting));
     let event = Arc::new(Event::new("1", "/test", "com.acme.count"));
     let report = first.handle_in(place, Invocation { event, ..invocation() }).await;
     assert!(matches!(report.outcome, Outcome::Ack { .. }));

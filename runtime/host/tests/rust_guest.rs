@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_core::{Event, Outcome, Pattern};
-use gristmill_host::{Component, Grants, Host, HostOptions, ImportStatus, Invocation, LoadRequest, LogLevel, Report};
+use gristmill_host::{Component, Grants, Host, HostOptions, ImportStatus, Invocation, LoadRequest, LogLevel};
 use gristmill_test_guests::{ACTOR, bytes};
-use support::{invocation, request};
+use support::{invocation, reason, request};
 
 async fn actor_in(host: &Host) -> Component {
     let grants = Grants { emit: vec![Pattern::new("test.*")], ..Grants::default() };
@@ -30,10 +30,6 @@ fn act_within(ty: &str, timeout: Duration) -> Invocation {
     let mut invocation = act(ty);
     invocation.limits.timeout = timeout;
     invocation
-}
-
-fn reason(report: &Report) -> &str {
-    report.outcome.reason().unwrap()
 }
 
 #[tokio::test]

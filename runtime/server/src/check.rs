@@ -56,8 +56,8 @@ pub async fn check(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 fn interface(component: &Component) -> String {
-    let form = if component.is_wrapped() { " (from a core module)" } else { "" };
-    format!("{}{form}", component.interface())
+    let origin = if component.is_wrapped() { " (from a core module)" } else { "" };
+    format!("{}{origin}", component.form())
 }
 
 /// What a handler may do, each grant with what it covers.

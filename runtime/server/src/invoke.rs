@@ -4,20 +4,18 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use gristmill_core::state::{Change, StateWrite};
 use gristmill_core::{Clock as _, HandlerName, Outcome, Secret, SystemClock, json};
-use gristmill_host::{
-    Grants, Host, HostOptions, Instances, Interface, Invocation, Limits, LoadError, LoadRequest, Report,
-};
+use gristmill_host::{Grants, Host, HostOptions, Instances, Invocation, Limits, LoadError, LoadRequest, Report};
 
 use crate::cli::args::Invoke;
-use crate::cli::screen;
 use crate::cli::text::{block, one_line};
-use crate::registry;
+use crate::cli::{screen, sheet};
+use crate::http::view;
+use crate::{postmortem, registry};
 
 /// The largest event that is read, in bytes.
 const MAX_EVENT: u64 = 16 << 20;
@@ -70,7 +68,7 @@ pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
         limits,
     };
     let report = component.handle(invocation).await;
-    screen::print(&describe(component.interface(), &report))?;
+    screen::print(&describe(component.form(), &report))?;
     Ok(if matches!(report.outcome, Outcome::Ack { .. }) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -109,19 +107,17 @@ fn name_of(path: &Path) -> anyhow::Result<HandlerName> {
     Ok(HandlerName::new(name.trim_start_matches(['-', '_', '.'])).or_else(|_| HandlerName::new("handler"))?)
 }
 
-fn describe(interface: Interface, report: &Report) -> String {
-    let mut lines = vec![format!("runs     {interface}"), format!("outcome  {}", report.outcome.kind())];
+fn describe(form: &str, report: &Report) -> String {
+    let mut lines = vec![format!("runs     {form}"), format!("outcome  {}", report.outcome.kind())];
     if let Some(reason) = report.outcome.reason() {
         lines.push(format!("reason   {}", block(reason, "         ").trim()));
     }
     if let Outcome::Ack { result: Some(result) } = &report.outcome {
         lines.push(format!("result   {}", one_line(&String::from_utf8_lossy(result))));
     }
-    let (ledger, millis) = (&report.ledger, |time: Duration| time.as_secs_f64() * 1_000.0);
-    lines.push(format!("time     {:.2} ms, {:.2} ms of them on a processor", millis(ledger.wall), millis(ledger.cpu)));
-    lines.push(format!("calls    {} of the host, {:.2} ms in them", ledger.host_calls, millis(ledger.host_time)));
-    lines.push(format!("memory   {} KiB", ledger.peak_memory.div_ceil(1_024)));
-    lines.push(format!("bytes    {} in, {} out", ledger.bytes_in, ledger.bytes_out));
+    let ledger = &report.ledger;
+    let cost = sheet::cost(&view::postmortem(&postmortem::cost(ledger)));
+    lines.extend(cost.map(|(name, text)| format!("{name:<9}{text}")));
     if ledger.http_sent > 0 {
         lines.push(format!("http     {} bytes sent, {} received", ledger.http_sent, ledger.http_received));
     }

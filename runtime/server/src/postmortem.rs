@@ -13,7 +13,12 @@ pub(crate) fn of(outcome: &Outcome, ledger: &Ledger, logs: &[LogLine]) -> Option
         context: line.context.clone(),
         message: line.message.clone(),
     });
-    let cost = Postmortem {
+    Some(Box::new(cost(ledger).with_log(lines)))
+}
+
+/// What a call cost, without what it said.
+pub(crate) fn cost(ledger: &Ledger) -> Postmortem {
+    Postmortem {
         wall: ledger.wall,
         cpu: ledger.cpu,
         peak_memory: ledger.peak_memory,
@@ -22,6 +27,5 @@ pub(crate) fn of(outcome: &Outcome, ledger: &Ledger, logs: &[LogLine]) -> Option
         bytes_in: ledger.bytes_in,
         bytes_out: ledger.bytes_out,
         log: Vec::new(),
-    };
-    Some(Box::new(cost.with_log(lines)))
+    }
 }

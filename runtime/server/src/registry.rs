@@ -67,7 +67,7 @@ pub enum HandlerError {
     },
     /// It is to get several events at once, and cannot.
     #[error(
-        "handler `{handler}`: `batch-size` is set, but {interface} takes one event at a time\n\
+        "handler `{handler}`: `batch-size` is set, but {form} takes one event at a time\n\
          remove `batch-size`, or build the component as a {}",
         Interface::BatchHandler
     )]
@@ -75,7 +75,7 @@ pub enum HandlerError {
         /// The handler.
         handler: HandlerName,
         /// What it has instead.
-        interface: Interface,
+        form: String,
     },
     /// Secrets that it is configured with cannot be read.
     #[error("handler `{handler}`: {}", listed(.unreadable))]
@@ -150,6 +150,7 @@ pub fn host(config: &Config) -> Result<Host, SetupError> {
         stack: config.host.stack,
         max_component_size: config.host.max_component_size,
         cache: code_cache(config),
+        max_cache_size: config.host.code_cache_size,
         count_fuel: false,
         authorities: config.ca_file.as_ref().map(read).transpose()?,
     };
@@ -195,7 +196,7 @@ async fn load_one(host: &Host, config: &HandlerConfig, whole: &Config) -> Result
     };
     match host.load(request).await {
         Ok(component) if config.batch_size.is_some() && component.interface() != Interface::BatchHandler => {
-            Err(HandlerError::NoBatches { handler: name, interface: component.interface() })
+            Err(HandlerError::NoBatches { handler: name, form: component.form().to_owned() })
         }
         Ok(component) => {
             let configuration = Current::new(configuration);

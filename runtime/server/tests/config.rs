@@ -30,6 +30,7 @@ max-instances = 100
 stack = "2MiB"
 max-component-size = "100MiB"
 code-cache = "cache"
+code-cache-size = "2GiB"
 
 [http]
 listen = "[::1]:0"
@@ -204,6 +205,7 @@ fn every_key_is_read() {
         max_component_size: 100 << 20,
         max_instances: Some(100),
         code_cache: CodeCache::Folder("deploy/cache".into()),
+        code_cache_size: 2 << 30,
     };
     assert_eq!(config.host, host);
     let [resize, notify] = &config.handlers[..] else { panic!("{config:?}") };
@@ -333,6 +335,7 @@ fn what_is_not_written_has_a_default() {
         max_component_size: options.max_component_size,
         max_instances: None,
         code_cache: CodeCache::Usual,
+        code_cache_size: options.max_cache_size,
     };
     assert_eq!(config.host, host);
     let [HandlerConfig { digest, concurrency, limits, max_log_rate, instances, queue, grant, .. }] =

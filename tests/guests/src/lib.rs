@@ -22,6 +22,8 @@ pub const CALLER: &str = "caller";
 /// Answers with what it is configured with, by the interface that the event's type names: see
 /// `components/examples/configured.rs`.
 pub const CONFIGURED: &str = "configured";
+/// A program of WASI 0.3: see the table in `components/examples/envoy.rs`.
+pub const ENVOY: &str = "envoy";
 /// Looks up a price by HTTP: the handler of `docs/outgoing-http.md`.
 pub const FETCHER: &str = "fetcher";
 /// Greets, as an HTTP handler: that of `docs/http-handlers.md`.
@@ -47,7 +49,7 @@ pub const VISITOR_COMPONENT: &str = "visitor_component";
 /// The same program as a core module, for WASI preview 1.
 pub const VISITOR_MODULE: &str = "visitor_module";
 /// Every guest.
-pub const ALL: [&str; 19] = [
+pub const ALL: [&str; 20] = [
     ACKER,
     ACTOR,
     ACKER_MODULE,
@@ -55,6 +57,7 @@ pub const ALL: [&str; 19] = [
     BATCHER,
     CALLER,
     CONFIGURED,
+    ENVOY,
     FETCHER,
     GREETER,
     KEEPER,

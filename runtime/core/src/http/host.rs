@@ -3,9 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The longest name of a host, and the longest part of one.
-const MAX_NAME: usize = 253;
-const MAX_LABEL: usize = 63;
+use crate::host_name::is_host_name;
+
 /// What stands before a domain for every name below it.
 const BELOW: &str = "*.";
 
@@ -29,8 +28,7 @@ impl HttpHost {
         if let Ok(address) = text.parse::<Ipv4Addr>() {
             return Some(Self::Address(address.into()));
         }
-        let name = text.to_ascii_lowercase();
-        is_name(&name).then_some(Self::Name(name))
+        is_host_name(text).then(|| Self::Name(text.to_ascii_lowercase()))
     }
 }
 
@@ -86,20 +84,6 @@ impl fmt::Display for HttpHosts {
     }
 }
 
-fn is_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=MAX_LABEL).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    name.len() <= MAX_NAME && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(is_number)
-}
-
-/// What resolvers take for a part of an IPv4 address.
-fn is_number(label: &str) -> bool {
-    let hex = label.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-    hex || label.bytes().all(|b| b.is_ascii_digit())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,23 +95,9 @@ mod tests {
         assert_eq!(HttpHost::parse("my_host"), name("my_host"));
         assert_eq!(HttpHost::parse("10.0.0.7"), Some(HttpHost::Address(IpAddr::from([10, 0, 0, 7]))));
         assert_eq!(HttpHost::parse("[::1]"), Some(HttpHost::Address(Ipv6Addr::LOCALHOST.into())));
-        let (long, longest) = ("a".repeat(MAX_LABEL + 1), "a.".repeat(126) + "a");
-        assert_eq!(HttpHost::parse(&longest), name(&longest));
-        for wrong in
-            ["", ".", "a.", ".a", "a..b", "a b", "ä.de", "a%2e", "::1", "[10.0.0.7]", "[fe80::1%eth0]", "[::1", &long]
-        {
+        for wrong in ["", "a..b", "::1", "[10.0.0.7]", "[fe80::1%eth0]", "[::1", "127.1", "0x7f000001", "1.2.3.4.5"] {
             assert_eq!(HttpHost::parse(wrong), None, "{wrong}");
         }
-        assert_eq!(HttpHost::parse(&(longest + ".a")), None);
-    }
-
-    #[test]
-    fn addresses_have_one_spelling() {
-        for wrong in ["127.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "127.0.0.0x1", "1.2.3.4.5", "256.1.1.1", "0x"]
-        {
-            assert_eq!(HttpHost::parse(wrong), None, "{wrong}");
-        }
-        assert!(HttpHost::parse("1.2.3.4a").is_some(), "a name whose last part is no number");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use wasmtime_wasi_http::Error;
 
-use super::address;
+use super::{address, tls};
 
 /// When the next address is tried, while the one before has not answered (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -129,7 +129,7 @@ pub(super) async fn secure(
         HttpHost::Address(address) => ServerName::from(*address),
         HttpHost::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
     };
-    Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(Error::Tls)?))
+    Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(|error| tls::error(&error))?))
 }
 
 /// What HTTP is spoken over.

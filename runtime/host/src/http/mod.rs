@@ -1,4 +1,5 @@
-//! `wasi:http/outgoing-handler`: requests that a handler sends, as far as they are granted.
+//! `wasi:http/outgoing-handler` of WASI 0.2 and `wasi:http/client` of WASI 0.3: requests that a handler sends, as far as they
+//! are granted.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -29,11 +30,10 @@ use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Uri};
 use tokio::sync::{Semaphore, watch};
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, TlsAlertReceivedPayload};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks};
 
 use self::connect::{Destination, Lookups, Traffic};
-pub(crate) use self::link::link;
+pub(crate) use self::link::{link, link_async};
 use self::send::Sending;
 use crate::component::Identity;
 use crate::error::HostError;
@@ -186,18 +186,8 @@ impl WasiHttpHooks for Hooks {
         CHUNK
     }
 
-    fn p2_error_from_tls(&mut self, error: &std::io::Error) -> ErrorCode {
-        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-        match error {
-            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
-                ErrorCode::TlsCertificateError
-            }
-            Some(rustls::Error::AlertReceived(alert)) => ErrorCode::TlsAlertReceived(TlsAlertReceivedPayload {
-                alert_id: Some(u8::from(*alert)),
-                alert_message: alert.as_str().map(str::to_owned),
-            }),
-            _ => ErrorCode::TlsProtocolError,
-        }
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
     }
 }
 

@@ -1,11 +1,13 @@
 //! Whom the host trusts when a handler sends a request over TLS.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+use wasmtime_wasi_http::Error;
 
 /// Trusts the public authorities (Mozilla's list) and those in `authorities`, which is PEM text.
 pub(super) fn config(authorities: Option<&[u8]>) -> Result<ClientConfig, String> {
@@ -33,4 +35,18 @@ fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
         return Err("there is no certificate in it; expected PEM: `-----BEGIN CERTIFICATE-----`".to_owned());
     }
     Ok(())
+}
+
+/// What a guest is told of a handshake that failed.
+pub(super) fn error(error: &io::Error) -> Error {
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            Error::TlsCertificateError
+        }
+        Some(rustls::Error::AlertReceived(alert)) => Error::TlsAlertReceived {
+            alert_id: Some(u8::from(*alert)),
+            alert_message: alert.as_str().map(str::to_owned),
+        },
+        _ => Error::TlsProtocolError,
+    }
 }

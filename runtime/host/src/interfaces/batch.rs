@@ -6,11 +6,10 @@ use wasmtime::component::{ComponentExportIndex, InstancePre, TypedFunc};
 
 use super::handler;
 use crate::bindings::types::{Delivery, Verdict};
-use crate::compile::{self, Needs, Source, incompatible};
+use crate::compile::{Needs, Source};
 use crate::error::LoadError;
 use crate::inspect::Outline;
 use crate::invocation::Invocation;
-use crate::keyvalue;
 use crate::outcome::Failure;
 use crate::state::State;
 
@@ -29,11 +28,8 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(super) fn new(source: &Source<'_>) -> Result<(Self, Needs), LoadError> {
-        let (compiled, needs) = source.component()?;
-        let linker = keyvalue::linker_for(source.platform.linker(), &compiled).map_err(incompatible)?;
-        let pre = linker.instantiate_pre(&compiled).map_err(incompatible)?;
-        compile::check_function::<(&[Delivery],), (Vec<Verdict>,)>(&linker, &compiled, NAME, FUNCTION)
-            .map_err(incompatible)?;
+        let (pre, needs) = source.component::<(&[Delivery],), (Vec<Verdict>,)>(NAME, FUNCTION)?;
+        let compiled = pre.component();
         let handle = compiled
             .get_export_index(None, NAME)
             .and_then(|interface| compiled.get_export_index(Some(&interface), FUNCTION))

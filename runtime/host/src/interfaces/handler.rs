@@ -8,11 +8,10 @@ use wasmtime::Store;
 
 use crate::bindings::types::{self, Delivery, Verdict};
 use crate::bindings::{EventHost, EventHostPre};
-use crate::compile::{self, Needs, Source, incompatible};
+use crate::compile::{Needs, Source, incompatible};
 use crate::error::LoadError;
 use crate::inspect::Outline;
 use crate::invocation::Invocation;
-use crate::keyvalue;
 use crate::outbox::payload_bytes;
 use crate::outcome::{Failure, cut};
 use crate::state::State;
@@ -30,12 +29,8 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(super) fn new(source: &Source<'_>) -> Result<(Self, Needs), LoadError> {
-        let (compiled, needs) = source.component()?;
-        let linker = keyvalue::linker_for(source.platform.linker(), &compiled).map_err(incompatible)?;
-        let pre = linker.instantiate_pre(&compiled).and_then(EventHostPre::new).map_err(incompatible)?;
-        compile::check_function::<(&Delivery,), (Verdict,)>(&linker, &compiled, NAME, "handle")
-            .map_err(incompatible)?;
-        Ok((Self { pre }, needs))
+        let (pre, needs) = source.component::<(&Delivery,), (Verdict,)>(NAME, "handle")?;
+        Ok((Self { pre: EventHostPre::new(pre).map_err(incompatible)? }, needs))
     }
 
     pub(super) async fn bind(&self, store: &mut Store<State>) -> wasmtime::Result<Bound> {

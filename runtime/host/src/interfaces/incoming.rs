@@ -20,11 +20,10 @@ use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use self::response::Answer;
-use crate::compile::{self, Needs, Source, incompatible};
+use crate::compile::{Needs, Source, incompatible};
 use crate::error::LoadError;
 use crate::inspect::Outline;
 use crate::invocation::Invocation;
-use crate::keyvalue;
 use crate::outcome::Failure;
 use crate::provided;
 use crate::state::State;
@@ -47,11 +46,8 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(super) fn new(source: &Source<'_>, export: &str) -> Result<(Self, Needs), LoadError> {
-        let (compiled, needs) = source.component()?;
-        let linker = keyvalue::linker_for(source.platform.linker(), &compiled).map_err(incompatible)?;
-        let pre = linker.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(incompatible)?;
-        compile::check_function::<Parameters, ()>(&linker, &compiled, export, "handle").map_err(incompatible)?;
-        Ok((Self { pre }, needs))
+        let (pre, needs) = source.component::<Parameters, ()>(export, "handle")?;
+        Ok((Self { pre: ProxyPre::new(pre).map_err(incompatible)? }, needs))
     }
 
     pub(super) async fn bind(&self, store: &mut Store<State>) -> wasmtime::Result<Bound> {

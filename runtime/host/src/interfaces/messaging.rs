@@ -4,11 +4,10 @@ use gristmill_core::Outcome;
 use wasmtime::Store;
 use wasmtime::component::Resource;
 
-use crate::compile::{self, Needs, Source, incompatible};
+use crate::compile::{Needs, Source, incompatible};
 use crate::error::LoadError;
 use crate::inspect::Outline;
 use crate::invocation::Invocation;
-use crate::keyvalue;
 use crate::messaging::Message;
 use crate::messaging::bindings::{Messaging, MessagingPre, types::Error};
 use crate::outcome::{Failure, cut};
@@ -27,12 +26,8 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(super) fn new(source: &Source<'_>) -> Result<(Self, Needs), LoadError> {
-        let (compiled, needs) = source.component()?;
-        let linker = keyvalue::linker_for(source.platform.linker(), &compiled).map_err(incompatible)?;
-        let pre = linker.instantiate_pre(&compiled).and_then(MessagingPre::new).map_err(incompatible)?;
-        compile::check_function::<(Resource<Message>,), (Result<(), Error>,)>(&linker, &compiled, NAME, "handle")
-            .map_err(incompatible)?;
-        Ok((Self { pre }, needs))
+        let (pre, needs) = source.component::<(Resource<Message>,), (Result<(), Error>,)>(NAME, "handle")?;
+        Ok((Self { pre: MessagingPre::new(pre).map_err(incompatible)? }, needs))
     }
 
     pub(super) async fn bind(&self, store: &mut Store<State>) -> wasmtime::Result<Bound> {

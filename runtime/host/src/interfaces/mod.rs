@@ -23,6 +23,7 @@ use crate::error::LoadError;
 use crate::execution::Work;
 use crate::inspect::{Form, Outline};
 use crate::outcome::Failure;
+use crate::provided;
 use crate::state::State;
 use crate::stdio::Stdio;
 
@@ -37,7 +38,7 @@ pub enum Interface {
     IncomingHandler,
     /// `wasi:messaging/incoming-handler`: the event as a message.
     Messaging,
-    /// `wasi:cli/run` of WASI 0.2: a program. The event is on stdin, emitted events come from stdout, and the exit
+    /// `wasi:cli/run` of WASI 0.2 or of WASI 0.3: a program. The event is on stdin, emitted events come from stdout, and the exit
     /// status is the verdict.
     Run,
     /// The same as a core module, by WASI preview 1.
@@ -80,7 +81,8 @@ impl Interface {
     }
 }
 
-/// The name, with the version where there is one.
+/// The name, with the versions that the host calls, where there are any. What a component has of them:
+/// [`Component::form`](crate::Component::form).
 impl fmt::Display for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -113,6 +115,18 @@ pub(crate) struct Found {
     pub(crate) interface: Interface,
     /// The export's own name.
     export: String,
+}
+
+impl Found {
+    /// The interface as it was found: where the host calls several versions, the one that it is.
+    pub(crate) fn form(&self) -> String {
+        match (self.interface, self.export.split_once('@')) {
+            (Interface::Run, Some((name, version))) => {
+                format!("{name}@{}", provided::track(version).unwrap_or(version))
+            }
+            (interface, _) => interface.to_string(),
+        }
+    }
 }
 
 /// The interface to call: the one that was asked for, or else the first that is there.

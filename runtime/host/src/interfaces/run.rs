@@ -5,16 +5,15 @@ use wasmtime::Store;
 use wasmtime_wasi::{p2, p3};
 
 use super::program;
-use crate::compile::{self, Needs, Source, incompatible};
+use crate::compile::{Needs, Source, incompatible};
 use crate::error::LoadError;
 use crate::inspect::Outline;
-use crate::keyvalue;
 use crate::outcome::Failure;
 use crate::provided;
 use crate::state::State;
 
 /// What a component exports, of any 0.2 or 0.3.
-pub(crate) const NAME: &str = "wasi:cli/run@0.2";
+pub(crate) const NAME: &str = "wasi:cli/run@0.2 or @0.3";
 
 pub(super) fn export(outline: &Outline) -> Option<&str> {
     let is_ours =
@@ -31,10 +30,7 @@ pub(crate) enum Ready {
 
 impl Ready {
     pub(super) fn new(source: &Source<'_>, export: &str) -> Result<(Self, Needs), LoadError> {
-        let (compiled, needs) = source.component()?;
-        let linker = keyvalue::linker_for(source.platform.linker(), &compiled).map_err(incompatible)?;
-        let pre = linker.instantiate_pre(&compiled).map_err(incompatible)?;
-        compile::check_function::<(), (Result<(), ()>,)>(&linker, &compiled, export, "run").map_err(incompatible)?;
+        let (pre, needs) = source.component::<(), (Result<(), ()>,)>(export, "run")?;
         let ready = if provided::is_async(export) {
             p3::bindings::CommandPre::new(pre).map(Self::Async)
         } else {

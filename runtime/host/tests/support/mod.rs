@@ -5,13 +5,15 @@
 
 pub(crate) mod server;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_core::{Event, HandlerName, Pattern, Timestamp};
 use gristmill_host::{
-    Component, Configuration, Grants, Host, HostOptions, Instances, Invocation, Limits, LoadError, LoadRequest,
+    Component, Configuration, Grants, Host, HostOptions, Instances, Invocation, Limits, LoadError, LoadRequest, Report,
 };
 
 /// The types of `gristmill:events/types` that a handler's export needs.
@@ -128,4 +130,15 @@ pub(crate) fn with_timeout(timeout: Duration) -> Invocation {
     let mut invocation = invocation();
     invocation.limits.timeout = timeout;
     invocation
+}
+
+/// Why it did not ack.
+#[track_caller]
+pub(crate) fn reason(report: &Report) -> &str {
+    report.outcome.reason().unwrap()
+}
+
+/// Whether there is still something that it waits for.
+pub(crate) fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }

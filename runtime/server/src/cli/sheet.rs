@@ -99,17 +99,19 @@ fn last_error(entry: &Entry) -> String {
     if reason.lines().count() > 1 { section("last reason", reason) } else { String::new() }
 }
 
+/// What a call cost: a name and a text each.
+pub(crate) fn cost(call: &Postmortem) -> [(&'static str, String); 4] {
+    [
+        ("time", format!("{:.2} ms, {:.2} ms of them on a processor", call.wall_ms, call.cpu_ms)),
+        ("calls", format!("{} of the host, {:.2} ms in them", call.host_calls, call.host_ms)),
+        ("memory", format!("{} KiB", call.peak_memory.div_ceil(1_024))),
+        ("bytes", format!("{} in, {} out", call.bytes_in, call.bytes_out)),
+    ]
+}
+
 /// What the last delivery of a dead letter cost and said.
 fn postmortem(postmortem: &Postmortem) -> String {
-    let cost = fields(
-        INDENT,
-        [
-            ("time", format!("{:.2} ms, {:.2} ms of them on a processor", postmortem.wall_ms, postmortem.cpu_ms)),
-            ("calls", format!("{} of the host, {:.2} ms in them", postmortem.host_calls, postmortem.host_ms)),
-            ("memory", format!("{} KiB", postmortem.peak_memory.div_ceil(1_024))),
-            ("bytes", format!("{} in, {} out", postmortem.bytes_in, postmortem.bytes_out)),
-        ],
-    );
+    let cost = fields(INDENT, cost(postmortem));
     let line = |line: &LastLine| {
         let (context, message) = (one_line(&line.context), one_line(&line.message));
         format!("{INDENT}{:<5} {context}: {message}\n", one_line(&line.level))

@@ -25,7 +25,16 @@ pub(super) const ROOT: Keys = Keys {
 /// `[runtime]`.
 pub(super) const RUNTIME: Keys = Keys {
     title: "[runtime]",
-    known: &["data-dir", "shutdown-grace", "memory", "max-instances", "stack", "max-component-size", "code-cache"],
+    known: &[
+        "data-dir",
+        "shutdown-grace",
+        "memory",
+        "max-instances",
+        "stack",
+        "max-component-size",
+        "code-cache",
+        "code-cache-size",
+    ],
     later: &[],
 };
 /// `[http]`.
@@ -40,91 +49,57 @@ pub(super) const QUEUE: Keys = Keys {
 };
 /// `[log]`.
 pub(super) const LOG: Keys = Keys { title: "[log]", known: &["retention"], later: &[] };
+/// What `[defaults]` says for all handlers, and a `[[handler]]` for itself.
+const SHARED: [&str; 31] = [
+    "max-attempts",
+    "backoff",
+    "timeout",
+    "lease",
+    "memory",
+    "concurrency",
+    "max-state-writes",
+    "max-state-bytes",
+    "max-emits",
+    "max-emit-bytes",
+    "max-log-bytes",
+    "max-log-rate",
+    "max-result-bytes",
+    "max-call-bytes",
+    "max-handles",
+    "instances",
+    "reuse-events",
+    "reuse-for",
+    "key-concurrency",
+    "on-dead",
+    "rate",
+    "key-rate",
+    "max-in-flight",
+    "max-events",
+    "max-bytes",
+    "time-to-live",
+    "max-age",
+    "done-retention",
+    "dead-retention",
+    "cancelled-retention",
+    "keep-payload",
+];
+/// What only a `[[handler]]` has.
+const OWN: [&str; 9] =
+    ["name", "component", "digest", "interface", "batch-size", "subscribe", "config", "grant", "ordering-key"];
+/// Both, in this order.
+const OWN_AND_SHARED: [&str; OWN.len() + SHARED.len()] = {
+    let mut keys = [""; OWN.len() + SHARED.len()];
+    let mut at = 0;
+    while at < keys.len() {
+        keys[at] = if at < OWN.len() { OWN[at] } else { SHARED[at - OWN.len()] };
+        at += 1;
+    }
+    keys
+};
 /// `[defaults]`.
-pub(super) const DEFAULTS: Keys = Keys {
-    title: "[defaults]",
-    known: &[
-        "max-attempts",
-        "backoff",
-        "timeout",
-        "lease",
-        "memory",
-        "concurrency",
-        "max-state-writes",
-        "max-state-bytes",
-        "max-emits",
-        "max-emit-bytes",
-        "max-log-bytes",
-        "max-log-rate",
-        "max-result-bytes",
-        "max-call-bytes",
-        "max-handles",
-        "instances",
-        "reuse-events",
-        "reuse-for",
-        "key-concurrency",
-        "on-dead",
-        "rate",
-        "key-rate",
-        "max-in-flight",
-        "max-events",
-        "max-bytes",
-        "time-to-live",
-        "max-age",
-        "done-retention",
-        "dead-retention",
-        "cancelled-retention",
-        "keep-payload",
-    ],
-    later: &[],
-};
+pub(super) const DEFAULTS: Keys = Keys { title: "[defaults]", known: &SHARED, later: &[] };
 /// `[[handler]]`.
-pub(super) const HANDLER: Keys = Keys {
-    title: "[[handler]]",
-    known: &[
-        "name",
-        "component",
-        "digest",
-        "interface",
-        "batch-size",
-        "subscribe",
-        "config",
-        "grant",
-        "ordering-key",
-        "max-attempts",
-        "backoff",
-        "timeout",
-        "lease",
-        "memory",
-        "concurrency",
-        "max-state-writes",
-        "max-state-bytes",
-        "max-emits",
-        "max-emit-bytes",
-        "max-log-bytes",
-        "max-log-rate",
-        "max-result-bytes",
-        "max-call-bytes",
-        "max-handles",
-        "instances",
-        "reuse-events",
-        "reuse-for",
-        "key-concurrency",
-        "on-dead",
-        "rate",
-        "key-rate",
-        "max-in-flight",
-        "max-events",
-        "max-bytes",
-        "time-to-live",
-        "max-age",
-        "done-retention",
-        "dead-retention",
-        "cancelled-retention",
-        "keep-payload",
-    ],
-    later: &[],
-};
+pub(super) const HANDLER: Keys = Keys { title: "[[handler]]", known: &OWN_AND_SHARED, later: &[] };
 /// `backoff`.
 pub(super) const BACKOFF: Keys = Keys { title: "backoff", known: &["base", "factor", "max", "jitter"], later: &[] };
 /// `rate` and `key-rate`.

@@ -163,6 +163,8 @@ pub struct HostConfig {
     pub max_instances: Option<u32>,
     /// Where compiled code is kept.
     pub code_cache: CodeCache,
+    /// Bytes of compiled code that are kept. Default: 1 GiB.
+    pub code_cache_size: u64,
 }
 
 /// `code-cache = …`.

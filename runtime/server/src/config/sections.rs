@@ -27,6 +27,7 @@ const MAX_INSTANCES: Allowed<u32> = Allowed::unset(
 const STACK: Allowed<u64> = Allowed::within(64 << 10..=64 << 20, 1 << 20);
 const MAX_COMPONENT_SIZE: Allowed<u64> = Allowed::within(1 << 10..=1 << 30, 64 << 20);
 const MAX_EVENT_SIZE: Allowed<u64> = Allowed::within(1 << 10..=16 << 20, 1 << 20);
+const CODE_CACHE_SIZE: Allowed<u64> = Allowed::within(1 << 20..=1 << 40, 1 << 30);
 const IDEMPOTENCY_WINDOW: Allowed<Duration> =
     Allowed::within(Duration::ZERO..=Duration::from_hours(30 * 24), Duration::from_mins(10));
 const DISK_RESERVE: Allowed<u64> = Allowed::within(0..=1 << 40, 256 << 20);
@@ -50,6 +51,7 @@ pub(super) struct RuntimeSection {
     max_component_size: Setting<u64>,
     max_instances: Setting<u32>,
     code_cache: Setting<CodeCache>,
+    code_cache_size: Setting<u64>,
 }
 
 /// Reads `[runtime]`.
@@ -68,6 +70,7 @@ pub(super) fn runtime(reader: &mut Reader<'_>, root: &Table<'_>) -> RuntimeSecti
             reader.integer(entry, &MAX_INSTANCES, |count| count.to_string())
         }),
         code_cache: reader.setting(table, "code-cache", code_cache),
+        code_cache_size: reader.setting(table, "code-cache-size", |reader, entry| reader.size(entry, &CODE_CACHE_SIZE)),
     }
 }
 
@@ -98,6 +101,7 @@ impl RuntimeSection {
                 CodeCache::Folder(path) => CodeCache::Folder(folder.join(path)),
                 cache => cache,
             },
+            code_cache_size: self.code_cache_size.value_or(CODE_CACHE_SIZE.default),
         }
     }
 }

@@ -12,7 +12,7 @@ mod publish;
 mod running;
 mod server;
 mod state;
-mod view;
+pub(crate) mod view;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -104,7 +104,7 @@ fn attempt(attempt: &gristmill_core::Attempt) -> model::Attempt {
     }
 }
 
-fn postmortem(postmortem: &gristmill_core::Postmortem) -> model::Postmortem {
+pub(crate) fn postmortem(postmortem: &gristmill_core::Postmortem) -> model::Postmortem {
     let millis = |time: Duration| time.as_secs_f64() * 1_000.0;
     let lines = postmortem.log.iter().map(|line| model::LastLine {
         level: line.level.clone(),

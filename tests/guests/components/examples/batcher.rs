@@ -6,13 +6,11 @@
 //! | `batch.emit` | emits a `test.made` with the event's id as the subject, then the same |
 //! | `batch.count` | adds 1 to the key `total` of the bucket `counts`, then the same |
 //! | `batch.read` | reads that key, and gives it as the result |
-//! | `batch.copy` | reads that key and writes what it read to the key `copy`, then acks |
 //! | `batch.retry`, `batch.defer`, `batch.reject` | that |
 //! | `batch.retry-emit` | emits a `test.made`, then retries |
 //! | `batch.trap` | traps, in the middle of the batch |
 //! | `batch.sleep` | waits in the host for 30 s |
 //! | `batch.alloc` | takes 4 MiB and keeps them until the end of the batch |
-//! | `batch.loop` | emits a `batch.loop` |
 //! | `batch.short`, `batch.long` | the answer has a verdict less, or one more |
 //! | `batch.empty` | the answer is empty |
 
@@ -77,7 +75,7 @@ fn verdict(delivery: &Delivery, of: usize, at: usize, kept: &mut Vec<Vec<u8>>) -
     let event = &delivery.event;
     match event.type_.as_str() {
         "batch.emit" => {
-            make("test.made", &event.id);
+            make(&event.id);
             done()
         }
         "batch.count" => match store::open("counts").and_then(|bucket| atomics::increment(&bucket, "total", 1)) {
@@ -88,13 +86,9 @@ fn verdict(delivery: &Delivery, of: usize, at: usize, kept: &mut Vec<Vec<u8>>) -
             Ok(value) => ack(String::from_utf8_lossy(&value.unwrap_or_default()).into_owned()),
             Err(error) => retry(format!("{error:?}")),
         },
-        "batch.copy" => match copy() {
-            Ok(()) => done(),
-            Err(error) => retry(format!("{error:?}")),
-        },
         "batch.retry" => retry("not yet".to_owned()),
         "batch.retry-emit" => {
-            make("test.made", &event.id);
+            make(&event.id);
             retry("not yet".to_owned())
         }
         "batch.defer" => Verdict::Defer(Deferral { after: 60_000, reason: None }),
@@ -108,25 +102,15 @@ fn verdict(delivery: &Delivery, of: usize, at: usize, kept: &mut Vec<Vec<u8>>) -
             kept.push(black_box(vec![1; 4 << 20]));
             done()
         }
-        "batch.loop" => {
-            make("batch.loop", &event.id);
-            done()
-        }
         _ => done(),
     }
 }
 
-fn copy() -> Result<(), store::Error> {
-    let bucket = store::open("counts")?;
-    let value = bucket.get("total")?.unwrap_or_default();
-    bucket.set("copy", &value)
-}
-
-fn make(ty: &str, subject: &str) {
+fn make(subject: &str) {
     let new = NewEvent {
         id: None,
         source: None,
-        type_: ty.to_owned(),
+        type_: "test.made".to_owned(),
         subject: Some(subject.to_owned()),
         datacontenttype: None,
         dataschema: None,
