@@ -58,6 +58,84 @@ fn a_dead_letter_keeps_what_its_last_call_cost_and_said() {
 }
 
 #[test]
+fn a_dead_letter_tells_time_from_work_and_what_went_in_from_what_came_out() {
+    let deployment = deployment("", "timeout = \"400ms\"");
+    let mut emits = event("2", "test.emit-then-reject", json!({ "count": 3, "type": "test.nobody" }));
+    emits["subject"] = json!("x".repeat(900));
+    let running = after(&deployment, &[event("1", "test.sleep", json!("x".repeat(50_000))), emits]);
+    let ms = |entry: &Value, key: &str| entry["postmortem"][key].as_f64().unwrap();
+    let bytes = |entry: &Value, key: &str| entry["postmortem"][key].as_u64().unwrap();
+    let waited = running.entry("actor", "dead", "1");
+    assert!(ms(&waited, "wall_ms") >= 400.0 && ms(&waited, "host_ms") > 100.0, "{waited}");
+    assert!(ms(&waited, "cpu_ms") < ms(&waited, "host_ms"), "{waited}");
+    assert!(bytes(&waited, "bytes_in") > 50_000 && bytes(&waited, "bytes_out") == 0, "{waited}");
+    assert!((1 << 20..16 << 20).contains(&bytes(&waited, "peak_memory")), "{waited}");
+    let emitted = running.entry("actor", "dead", "2");
+    assert!(bytes(&emitted, "host_calls") >= 3, "a call for each event: {emitted}");
+    let (given, gave) = (bytes(&emitted, "bytes_in"), bytes(&emitted, "bytes_out"));
+    assert!(given > 900 && 0 < gave && gave < 900, "{emitted}");
+}
+
+#[test]
+fn ending_a_batch_ends_all_of_it_at_once() {
+    let batcher =
+        super::rig::batcher("batcher", "{ type = \"batch.*\" }", "timeout = \"30s\"\nlease = \"1m\"\nmax-attempts = 1");
+    let running = Deployment::new(&[batcher]).start();
+    let batch = json!([
+        event("1", "batch.ack", json!(1)),
+        event("2", "batch.sleep", json!(1)),
+        event("3", "batch.ack", json!(1))
+    ]);
+    let kind = "application/cloudevents-batch+json";
+    let (status, reply) = running.request(reqwest::Method::POST, "/v1/events", kind, batch.to_string());
+    assert_eq!(status, 202, "{reply}");
+    assert_eq!(running.await_log("delivering a batch")["deliveries"], 3);
+    let call = loop {
+        if let Some(call) = running.get("/v1/running")["items"].get(0) {
+            break call["number"].to_string();
+        }
+    };
+    assert!(running.client(&["kill", &call]).status.success());
+    for _ in 0..3 {
+        running.await_log("dead-lettered");
+    }
+    for id in ["1", "2", "3"] {
+        let entry = running.entry("batcher", "dead", id);
+        assert_eq!(outcomes(&entry), ["killed"], "{entry}");
+        assert!(entry["postmortem"]["wall_ms"].as_f64().unwrap() > 0.0, "{entry}");
+    }
+    let metrics = running.page("/metrics");
+    for line in [
+        "gristmill_deliveries_total{handler=\"batcher\",outcome=\"killed\"} 3",
+        "gristmill_call_duration_seconds_count{handler=\"batcher\"} 1",
+    ] {
+        assert!(metrics.lines().any(|shown| shown == line), "{line}\n{metrics}");
+    }
+}
+
+#[test]
+fn each_of_a_batch_that_is_rejected_keeps_what_the_call_cost() {
+    let batcher = super::rig::batcher("batcher", "{ type = \"batch.*\" }", "");
+    let deployment = Deployment::new(&[batcher]);
+    let running = after(&deployment, &[event("1", "batch.ack", json!(1)), event("2", "batch.reject", json!(1))]);
+    let dead = running.entry("batcher", "dead", "2");
+    assert!(dead["postmortem"]["peak_memory"].as_u64().unwrap() > 1 << 16, "{dead}");
+    assert_eq!(running.entry("batcher", "done", "1")["postmortem"], json!(null));
+}
+
+/// What handlers open must not be what the store lacks.
+#[test]
+fn as_many_files_may_be_open_as_the_system_allows() {
+    let deployment = deployment("", "");
+    let mut shell = std::process::Command::new("sh");
+    // With fewer than the store needs already.
+    shell.arg("-c").arg("ulimit -Sn 32; exec \"$@\"").arg("sh").arg(super::rig::gristmill().get_program());
+    shell.arg("--config").arg(deployment.config()).args(["run", "--until-idle"]);
+    let output = shell.stdin(std::process::Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
 fn calls_are_counted() {
     let running = deployment("", "").start();
     running.publish(&event("1", "test.ack", json!(null)));

@@ -77,17 +77,18 @@ impl Report {
         Self { group, heading, runs, lines: Vec::new() }
     }
 
-    /// Runs a case and its floor in turn.
+    /// Runs a case and its floor in turn. The first run warms up.
     pub(crate) fn measure(&mut self, runtime: &Runtime, case: &Case) {
-        let (mut values, mut floors) = (Vec::new(), Vec::new());
-        for run in 0..=self.runs {
-            let (value, floor) = ((case.ours)(runtime), (case.floor)(runtime));
-            // The first run warms up.
-            if run > 0 {
-                values.push(value);
-                floors.push(floor);
-            }
-        }
+        let runs = (0..=self.runs).map(|_| ((case.ours)(runtime), (case.floor)(runtime)));
+        self.add(case, runs.skip(1).unzip());
+    }
+
+    /// Runs a case and its floor once, as something is run that takes long.
+    pub(crate) fn measure_once(&mut self, runtime: &Runtime, case: &Case) {
+        self.add(case, (vec![(case.ours)(runtime)], vec![(case.floor)(runtime)]));
+    }
+
+    fn add(&mut self, case: &Case, (values, floors): (Vec<f64>, Vec<f64>)) {
         let ratio = median(values.iter().zip(&floors).map(|(value, floor)| value / floor).collect());
         self.lines.push(Line {
             name: case.name.to_owned(),

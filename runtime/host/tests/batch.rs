@@ -139,6 +139,42 @@ async fn what_ends_the_handler_ends_the_batch() {
 }
 
 #[tokio::test]
+async fn a_batch_is_one_call_that_can_be_ended() {
+    let host = host(4);
+    let mut request = request(bytes(BATCHER));
+    (request.grants.emit, request.grants.state) = (vec![Pattern::new("*")], vec!["counts".parse().unwrap()]);
+    let component = host.load(request).await.unwrap();
+    let mut batch = batch(&["batch.emit", "batch.sleep", "batch.ack"]);
+    batch.limits.timeout = Duration::from_mins(1);
+    let run = tokio::spawn(async move { component.handle_batch(batch).await });
+    let running = loop {
+        match host.running().pop() {
+            Some(running) if running.memory > 0 => break running,
+            _ => tokio::task::yield_now().await,
+        }
+    };
+    assert!(host.kill(running.number));
+    let report = run.await.unwrap();
+    assert_eq!(whole(&report).kind(), OutcomeKind::Killed);
+    assert!(report.emits.is_empty() && !report.discarded && host.running().is_empty());
+}
+
+#[tokio::test]
+async fn the_ledger_is_that_of_the_whole_batch() {
+    let all = batch(&["batch.ack", "batch.emit", "batch.ack"]);
+    let bytes_in: u64 = all.deliveries.iter().map(|delivery| delivery.event.size()).sum();
+    let report = batcher().await.handle_batch(all).await;
+    let BatchOutcome::Each(outcomes) = &report.outcome else { panic!("{:?}", report.outcome) };
+    let results = outcomes.iter().map(|outcome| match outcome {
+        Outcome::Ack { result: Some(result) } => result.len() as u64,
+        other => panic!("{other:?}"),
+    });
+    let emitted: u64 = report.emits.iter().map(|emit| emit.event.size()).sum();
+    assert!(emitted > 0);
+    assert_eq!((report.ledger.bytes_in, report.ledger.bytes_out), (bytes_in, results.sum::<u64>() + emitted));
+}
+
+#[tokio::test]
 async fn hops_count_from_the_event_that_came_furthest() {
     let component = batcher().await;
     let after = |hops: u32| {

@@ -59,6 +59,21 @@ async fn code_is_compiled_once() {
 }
 
 #[tokio::test]
+async fn each_component_has_code_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    load(&cache).await;
+    let rejecting = "(i32.store (i32.const 1024) (i32.const 3)) (i32.const 1024)";
+    for is_cached in [false, true] {
+        let guest = Guest { handle: rejecting, ..ACKER };
+        let component = host(&cache).load(request(guest.build())).await.unwrap();
+        assert_eq!(component.is_cached(), is_cached);
+        assert_eq!(component.handle(invocation()).await.outcome, Outcome::Reject { reason: String::new() });
+    }
+    assert!(load(&cache).await.is_cached(), "and the first still has its own");
+}
+
+#[tokio::test]
 async fn core_modules_are_kept_too() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
@@ -117,6 +132,54 @@ async fn what_others_may_have_written_is_not_used() {
     let link = folder.path().join("link");
     symlink(&cache, &link).unwrap();
     assert!(!is_cached(&link).await, "the folder is a link");
+}
+
+#[tokio::test]
+async fn what_belongs_to_others_is_not_used() {
+    /// Nobody.
+    const OTHER: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    load(&cache).await;
+    let entry = only_entry(&cache);
+    if chown(&entry, Some(OTHER), None).is_err() {
+        // Only root can give files away.
+        return;
+    }
+    assert!(!is_cached(&cache).await, "the entry is another user's");
+    assert!(is_cached(&cache).await, "it was written again");
+    chown(&cache, Some(OTHER), None).unwrap();
+    assert!(!is_cached(&cache).await, "the folder is another user's");
+}
+
+#[tokio::test]
+async fn nothing_is_written_where_others_are_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    fs::create_dir(&cache).unwrap();
+    fs::set_permissions(&cache, Permissions::from_mode(0o750)).unwrap();
+    assert!(!is_cached(&cache).await);
+    let link = folder.path().join("link");
+    symlink(&cache, &link).unwrap();
+    fs::set_permissions(&cache, Permissions::from_mode(0o700)).unwrap();
+    assert!(!is_cached(&link).await);
+    assert_eq!(entries(&cache), [""; 0].map(PathBuf::from));
+}
+
+#[tokio::test]
+async fn an_entry_takes_the_place_of_another_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    load(&cache).await;
+    let entry = only_entry(&cache);
+    fs::write(&entry, "damaged").unwrap();
+    // Whoever has it open sees what it was, whatever is written meanwhile.
+    let same = folder.path().join("same");
+    fs::hard_link(&entry, &same).unwrap();
+    assert!(!is_cached(&cache).await);
+    assert!(is_cached(&cache).await);
+    assert_eq!(fs::read(&same).unwrap(), b"damaged");
+    assert_eq!(entries(&cache), [entry], "nothing is left beside it");
 }
 
 #[tokio::test]

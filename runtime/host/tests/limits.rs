@@ -5,7 +5,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gristmill_core::{Event, Outcome};
@@ -194,6 +194,97 @@ async fn all_instances_together_have_so_much_memory() {
 }
 
 #[tokio::test]
+async fn memory_is_counted_in_whole_pages() {
+    const PAGE: u64 = 64 << 10;
+    let options = HostOptions { memory: 3 * PAGE, ..HostOptions::default() };
+    let component = Host::new(options).unwrap().load(request(handling(DONE).build())).await.unwrap();
+    let limits = Limits { memory: PAGE + 1, ..Limits::default() };
+    let _first = component.admit(&limits).await;
+    assert!(is_pending(&mut Box::pin(component.admit(&limits))), "two and two are more than three");
+    let last = Limits { memory: PAGE, ..limits };
+    assert!(!is_pending(&mut Box::pin(component.admit(&last))));
+}
+
+#[tokio::test]
+async fn whoever_finds_no_place_takes_no_memory_either() {
+    let limits = Limits::default();
+    let options = HostOptions { instances: 1, memory: limits.memory * 2, ..HostOptions::default() };
+    let component = Host::new(options).unwrap().load(request(handling(DONE).build())).await.unwrap();
+    let place = component.admit(&limits).await;
+    for _ in 0..3 {
+        assert!(is_pending(&mut Box::pin(component.admit(&limits))));
+    }
+    drop(place);
+    let whole = Limits { memory: limits.memory * 2, ..limits };
+    assert!(!is_pending(&mut Box::pin(component.admit(&whole))), "all of it is free again");
+}
+
+#[tokio::test]
+async fn a_component_of_several_parts_takes_several_places() {
+    let limits = Limits { memory: 1 << 20, ..Limits::default() };
+    let host = host(3);
+    let small = host.load(request(handling(DONE).build())).await.unwrap();
+    let parts = "(core module $more (memory 1))
+                 (core instance (instantiate $more)) (core instance (instantiate $more))";
+    let large = host.load(request(Guest { imports: parts, ..handling(DONE) }.build())).await.unwrap();
+    let place = large.admit(&limits).await;
+    let mut waiting = Box::pin(small.admit(&limits));
+    assert!(is_pending(&mut waiting), "it has all three");
+    drop(place);
+    // The same for one that has waited.
+    let place = waiting.await;
+    let mut waiting = Box::pin(large.admit(&limits));
+    assert!(is_pending(&mut waiting));
+    drop(place);
+    let place = waiting.await;
+    assert!(is_pending(&mut Box::pin(small.admit(&limits))));
+    assert_eq!(large.handle_in(place, invocation()).await.outcome, ACK);
+}
+
+#[tokio::test]
+async fn many_tables_take_several_places() {
+    let limits = Limits { memory: 1 << 20, ..Limits::default() };
+    let (few, many) = ("(table 1 funcref)".repeat(8), "(table 1 funcref)".repeat(9));
+    for (tables, takes_both) in [(few, false), (many, true)] {
+        let component = host(2).load(request(Guest { items: &tables, ..handling(DONE) }.build())).await.unwrap();
+        let place = component.admit(&limits).await;
+        assert_eq!(is_pending(&mut Box::pin(component.admit(&limits))), takes_both);
+        assert_eq!(component.handle_in(place, invocation()).await.outcome, ACK);
+    }
+}
+
+#[tokio::test]
+async fn a_component_without_memory_takes_a_place_too() {
+    let text = r#"(component
+        (core module $m (func (export "run") (result i32) (i32.const 0)))
+        (core instance $i (instantiate $m))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance $r (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $r)))"#;
+    let limits = Limits { memory: 1 << 20, ..Limits::default() };
+    let component = host(1).load(request(wat::parse_str(text).unwrap())).await.unwrap();
+    let place = component.admit(&limits).await;
+    assert!(is_pending(&mut Box::pin(component.admit(&limits))));
+    assert_eq!(component.handle_in(place, invocation()).await.outcome, ACK);
+}
+
+/// What is managed by a collector is in a memory of its own, which no component says that it needs.
+#[tokio::test]
+async fn garbage_collected_memories_do_not_fill_the_pool() {
+    let guest = Guest {
+        items: "(type $box (struct (field i64)))",
+        handle: "(drop (struct.new $box (i64.const 1)))
+                 (call $block (call $subscribe (i64.const 3600000000000))) (i32.const 1024)",
+        ..calling("")
+    };
+    let host = host(2);
+    let component = host.load(request(guest.build())).await.unwrap();
+    let (mut first, mut second) = (Box::pin(component.handle(invocation())), Box::pin(component.handle(invocation())));
+    assert!(is_pending(&mut first) && is_pending(&mut second), "as many as there are places");
+    assert_eq!(host.running().len(), 2);
+}
+
+#[tokio::test]
 async fn the_ledger_says_what_it_cost() {
     let handle = r"
         (call $block (call $subscribe (i64.const 30000000)))
@@ -206,10 +297,52 @@ async fn the_ledger_says_what_it_cost() {
     event.data = Some(Bytes::from(vec![7; 5_000]));
     let event_size = event.size();
     let invocation = Invocation { event: Arc::new(event), ..invocation() };
-    let ledger = load(calling(handle)).await.handle(invocation).await.ledger;
+    let component = load(calling(handle)).await;
+    let (before, started) = (thread_time(), Instant::now());
+    let ledger = component.handle(invocation).await.ledger;
+    let (on_processor, passed) = (thread_time() - before, started.elapsed());
     assert_eq!((ledger.host_calls, ledger.bytes_in, ledger.bytes_out, ledger.fuel), (3, event_size, 100, None));
     assert!(ledger.host_time >= Duration::from_millis(29), "{ledger:?}");
-    assert!(ledger.wall >= ledger.host_time && ledger.cpu < ledger.host_time, "{ledger:?}");
+    assert!(ledger.wall >= ledger.host_time && ledger.wall <= passed, "{ledger:?} in {passed:?}");
+    // This thread ran it, and did some more.
+    assert!(ledger.cpu > Duration::ZERO && ledger.cpu <= on_processor, "{ledger:?}; {on_processor:?}");
+}
+
+/// How long a processor has worked on this thread, however busy the machine is.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
+}
+
+#[tokio::test]
+async fn the_ledger_says_how_much_memory_there_was() {
+    let peak = async |pages: u32| {
+        let handle = format!("(drop (memory.grow (i32.const {pages}))) {DONE}");
+        load(handling(&handle)).await.handle(invocation()).await.ledger.peak_memory
+    };
+    let little = peak(0).await;
+    assert!((64 << 10..128 << 10).contains(&little), "a page, and what tables there are: {little}");
+    assert_eq!(peak(16).await, little + (1 << 20));
+}
+
+#[tokio::test]
+async fn the_time_of_a_call_that_was_given_up_counts() {
+    let waiting = calling("(call $block (call $subscribe (i64.const 3600000000000))) (unreachable)");
+    let report = load(waiting).await.handle(with_timeout(Duration::from_millis(60))).await;
+    assert!(matches!(report.outcome, Outcome::Timeout { .. }), "{:?}", report.outcome);
+    // It may have computed for some of the time, in the call of `subscribe` for instance.
+    assert!(report.ledger.host_time > Duration::from_millis(20), "{:?}", report.ledger);
+}
+
+#[tokio::test]
+async fn no_more_chance_is_had_at_once_than_a_call_may_hand_over() {
+    let guest = calling("(call $random (i64.const 101) (i32.const 3072)) (i32.const 1024)");
+    let component = load(guest).await;
+    let mut little = invocation();
+    little.limits.max_call_bytes = 101;
+    assert_eq!(component.handle(little.clone()).await.outcome, ACK);
+    little.limits.max_call_bytes = 100;
+    assert_ne!(component.handle(little).await.outcome, ACK);
 }
 
 #[tokio::test]
@@ -257,6 +390,34 @@ async fn what_runs_is_listed_and_can_be_ended() {
         assert!(reason == words || reason.starts_with("a person ended it\n  0: "), "{reason}");
         assert!(host.running().is_empty() && !host.kill(running.number));
     }
+}
+
+#[tokio::test]
+async fn what_runs_is_listed_in_the_order_in_which_it_began() {
+    const MANY: u32 = 20;
+    let host = host(MANY);
+    let waiting = "(call $block (call $subscribe (i64.const 3600000000000))) (unreachable)";
+    let component = host.load(request(calling(waiting).build())).await.unwrap();
+    let mut runs: Vec<_> = (0..MANY)
+        .map(|n| {
+            let mut invocation =
+                Invocation { delivery_id: format!("e{n}"), attempt: n + 1, ..with_timeout(Duration::MAX) };
+            invocation.limits.memory = 1 << 20;
+            Box::pin(component.handle(invocation))
+        })
+        .collect();
+    assert!(runs.iter_mut().all(is_pending));
+    let running = host.running();
+    let told: Vec<_> = running.iter().map(|running| (running.delivery_id.clone(), running.attempt)).collect();
+    assert_eq!(told, (0..MANY).map(|n| (format!("e{n}"), n + 1)).collect::<Vec<_>>());
+    assert!(running.iter().all(|running| running.elapsed > Duration::ZERO && running.digest == component.digest()));
+    // One is ended, and no other.
+    assert!(host.kill(running[3].number));
+    let report = runs.remove(3).await;
+    assert!(matches!(report.outcome, Outcome::Killed { .. }), "{:?}", report.outcome);
+    assert!(runs.iter_mut().all(is_pending));
+    let left: Vec<_> = host.running().into_iter().map(|running| running.number).collect();
+    assert!(left.len() == 19 && !left.contains(&running[3].number), "{left:?}");
 }
 
 #[tokio::test]

@@ -52,7 +52,9 @@ async fn a_granted_request_goes_out_and_its_response_comes_back() {
     let caller = caller(&[&format!("POST {}/v1", server.url(""))]).await;
     let data =
         json!({ "url": server.url("/v1/orders?n=1"), "method": "POST", "headers": [["x-id", "7"]], "body": "hello" });
-    let report = caller.handle(call("test.call", &data)).await;
+    let invocation = call("test.call", &data);
+    let given = invocation.event.size();
+    let report = caller.handle(invocation).await;
     let told = self::answer(&report);
     assert_eq!((&told["status"], &told["body"]), (&json!(201), &json!("made")));
     assert_eq!(told["headers"]["content-length"], "4");
@@ -64,7 +66,23 @@ async fn a_granted_request_goes_out_and_its_response_comes_back() {
     assert_eq!(lines, ["POST /v1/orders?n=1 HTTP/1.1", &host, "transfer-encoding: chunked", "x-id: 7"]);
     assert_eq!(body, "5\r\nhello\r\n0\r\n\r\n");
     server.gone().await;
-    assert_eq!((report.ledger.http_sent, report.ledger.http_received), server.traffic());
+    let (sent, received) = server.traffic();
+    assert_eq!((report.ledger.http_sent, report.ledger.http_received), (sent, received));
+    let Outcome::Ack { result: Some(result) } = &report.outcome else { panic!("{:?}", report.outcome) };
+    let in_all = (given + received, result.len() as u64 + sent);
+    assert_eq!((report.ledger.bytes_in, report.ledger.bytes_out), in_all);
+}
+
+#[tokio::test]
+async fn many_names_are_looked_up_one_after_the_other() {
+    let server = Server::start(response("200 OK", "", "here")).await;
+    let origin = format!("http://localhost:{}", server.address.port());
+    let caller = caller(&[&origin]).await;
+    // More than may be looked up at once.
+    for _ in 0..12 {
+        let report = caller.handle(call("test.call", &json!({ "url": origin }))).await;
+        assert_eq!(answer(&report)["body"], "here");
+    }
 }
 
 #[tokio::test]

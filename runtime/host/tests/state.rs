@@ -133,6 +133,17 @@ async fn what_cannot_be_added_is_refused_and_nothing_is_written() {
 }
 
 #[tokio::test]
+async fn what_is_read_and_written_is_in_the_ledger() {
+    let operations = json!([["get", "orders", "a"], ["get", "orders", "none"], ["set", "orders", "key", "value"]]);
+    let invocation = script(2, "ack", &operations, &[("orders", "a", "12345")]);
+    let given = invocation.event.size();
+    let report = keeper().await.handle(invocation).await;
+    let ledger = report.ledger.clone();
+    let Outcome::Ack { result: Some(result) } = report.outcome else { panic!("{:?}", report.outcome) };
+    assert_eq!((ledger.bytes_in, ledger.bytes_out), (given + 5, result.len() as u64 + 8));
+}
+
+#[tokio::test]
 async fn a_swap_fails_where_the_value_is_another_by_then() {
     let operations = json!([
         ["cas", "orders", "a", "2"],

@@ -220,6 +220,23 @@ async fn names_are_looked_up_as_granted() {
 }
 
 #[tokio::test]
+async fn names_are_looked_up_so_often_and_no_oftener() {
+    // As many as may be looked up within five seconds.
+    const MANY: usize = 64;
+    let grants = || sockets(&["tcp://localhost:80".to_owned()]);
+    let granted = visitor(VISITOR_COMPONENT, grants()).await;
+    let mut found = 0;
+    while !visit(&granted, "test.resolve", "localhost").await[0].starts_with("failed: ") {
+        found += 1;
+        // On a slow machine, the seconds may pass before.
+        assert!(found < 20 * MANY, "there is no end");
+    }
+    assert!(found >= MANY, "{found}");
+    let other = visitor(VISITOR_COMPONENT, grants()).await;
+    assert!(!visit(&other, "test.resolve", "localhost").await[0].starts_with("failed: "), "each has its own");
+}
+
+#[tokio::test]
 async fn datagrams_go_where_it_was_granted() {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();

@@ -125,6 +125,44 @@ mod tests {
 
     use super::*;
 
+    /// Each figure is another, so that none stands where another should.
+    #[test]
+    fn every_figure_is_shown_as_what_it_is() {
+        let metrics = Metrics::default();
+        let handler = HandlerName::new("resize").unwrap();
+        let millis = Duration::from_millis;
+        // What took as long as a bound is below it.
+        let ledger = Ledger {
+            wall: millis(500),
+            cpu: millis(20),
+            host_calls: 3,
+            host_time: millis(400),
+            bytes_in: 5,
+            bytes_out: 6,
+            peak_memory: 7,
+            ..Ledger::default()
+        };
+        metrics.note(&handler, &ledger, [OutcomeKind::Ack, OutcomeKind::Ack, OutcomeKind::Reject]);
+        metrics.note(&handler, &Ledger { peak_memory: 4, ..ledger }, [OutcomeKind::Ack]);
+        let page = metrics.render();
+        for line in [
+            "gristmill_deliveries_total{handler=\"resize\",outcome=\"ack\"} 3",
+            "gristmill_deliveries_total{handler=\"resize\",outcome=\"reject\"} 1",
+            "gristmill_call_duration_seconds_bucket{handler=\"resize\",le=\"0.1\"} 0",
+            "gristmill_call_duration_seconds_bucket{handler=\"resize\",le=\"0.5\"} 2",
+            "gristmill_call_duration_seconds_count{handler=\"resize\"} 2",
+            "gristmill_call_duration_seconds_sum{handler=\"resize\"} 1",
+            "gristmill_call_cpu_seconds_total{handler=\"resize\"} 0.04",
+            "gristmill_host_calls_total{handler=\"resize\"} 6",
+            "gristmill_host_call_seconds_total{handler=\"resize\"} 0.8",
+            "gristmill_call_in_bytes_total{handler=\"resize\"} 10",
+            "gristmill_call_out_bytes_total{handler=\"resize\"} 12",
+            "gristmill_call_peak_memory_bytes{handler=\"resize\"} 7",
+        ] {
+            assert!(page.lines().any(|shown| shown == line), "{line}\n{page}");
+        }
+    }
+
     #[test]
     fn calls_are_summed_up() {
         let metrics = Metrics::default();

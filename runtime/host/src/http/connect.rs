@@ -212,6 +212,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_look_up_has_its_permits_from_beginning_to_end() {
+        let lookups = Lookups { all: Arc::new(Semaphore::new(0)), own: Arc::new(Semaphore::new(1)) };
+        let localhost = HttpHost::parse("localhost").unwrap();
+        let mut waiting = Box::pin(super::resolve(&localhost, 80, HttpReach::Private, &lookups));
+        let waker = std::task::Waker::noop();
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(waker)).is_pending(), "others have all of them");
+        assert_eq!(lookups.own.available_permits(), 0, "it counts while it waits");
+        lookups.all.add_permits(1);
+        assert!(!waiting.await.unwrap().is_empty());
+        assert_eq!((lookups.all.available_permits(), lookups.own.available_permits()), (1, 1));
+    }
+
+    #[tokio::test]
     async fn an_address_is_itself() {
         let found = resolve("169.254.169.254", HttpReach::Public).await.unwrap();
         assert_eq!(found, ["169.254.169.254:80".parse().unwrap()]);

@@ -254,6 +254,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_component_takes_the_look_ups_of_another() {
+        let host = Client::new(None).unwrap();
+        let (one, other) = (host.for_another(), host.for_another());
+        let all_of_one = one.lookups.own.try_acquire_many(u32::try_from(MAX_OWN_LOOKUPS).unwrap()).unwrap();
+        assert!(one.lookups.own.try_acquire().is_err());
+        assert_eq!(other.lookups.own.available_permits(), MAX_OWN_LOOKUPS);
+        drop(all_of_one);
+        assert!(Arc::ptr_eq(&one.lookups.all, &other.lookups.all), "the limit of the host is for both");
+    }
+
     #[tokio::test]
     async fn what_goes_on_ends_with_the_invocation() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

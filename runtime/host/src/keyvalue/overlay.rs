@@ -66,8 +66,10 @@ impl Overlay {
         }
     }
 
-    /// What was read and written, for the commit.
+    /// What was read and written, for the commit. Lets go of the snapshot: the queue remembers every write since the
+    /// oldest one, and an instance that is kept may wait long for its next event.
     pub(crate) fn take_use(&mut self) -> StateUse {
+        self.reader = None;
         let reads = std::mem::take(&mut self.reads).into_iter().flat_map(|(bucket, seen)| match seen {
             Seen::All => vec![StateRead::Prefix { bucket, prefix: String::new() }],
             Seen::Keys(keys) => keys.into_iter().map(|key| StateRead::Key { bucket: bucket.clone(), key }).collect(),

@@ -14,9 +14,13 @@
 //! | `msg.request`, `msg.reply` | the error of that call |
 //! | `msg.hoard` | makes messages of 1 MiB without end, and keeps them |
 //! | `msg.churn` | makes 100 of them, and keeps none |
+//! | `msg.keep` | ok, and keeps the message that came in |
+//! | `msg.count` | an error whose text is how many of these the instance has handled |
 
 // Its bindings exist in guests only.
 #![cfg(target_arch = "wasm32")]
+
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bindings::exports::wasi::messaging::incoming_handler::Guest;
 use bindings::wasi::messaging::types::{Client, Error, Message};
@@ -34,6 +38,8 @@ mod bindings {
     export!(Messenger);
     use super::Messenger;
 }
+
+static COUNTED: AtomicU32 = AtomicU32::new(0);
 
 struct Messenger;
 
@@ -79,6 +85,11 @@ impl Guest for Messenger {
                     kept.push(Message::new(&vec![1; 1 << 20]));
                 }
             }
+            "msg.keep" => {
+                std::mem::forget(message);
+                Ok(())
+            }
+            "msg.count" => Err(Error::Other((COUNTED.fetch_add(1, Ordering::Relaxed) + 1).to_string())),
             "msg.churn" => {
                 for _ in 0..100 {
                     drop(Message::new(&vec![1; 1 << 20]));
