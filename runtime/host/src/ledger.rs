@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::CallHook;
 
+use crate::engine::TICK;
+
 /// What one invocation cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// From having a place to the outcome.
     pub wall: Duration,
-    /// Of that, on a processor: the guest's own time, and that of host functions that do not wait. Below 250 µs, it may
-    /// be the time that passed.
+    /// Of that, on a processor: the guest's own time, and that of host functions that do not wait. After a call of
+    /// less than 250 µs, the next one's may be the time that passed, 2 ms of it at most.
     pub cpu: Duration,
     /// Bytes of all memories and tables at the end, which is when they are largest.
     pub peak_memory: u64,
@@ -76,8 +78,7 @@ impl CallMeter {
 const QUICK: Duration = Duration::from_micros(250);
 
 /// How long a processor works on a call. Where a component's last call was quick, what passes while the next one is
-/// polled counts as work: something else may have had the processor meanwhile, but not often, and for more than
-/// [`QUICK`] only once.
+/// polled counts as work, up to two time slices, although something else may have had the processor meanwhile.
 #[derive(Debug)]
 pub(crate) struct CpuMeter {
     expects_quick: bool,
@@ -97,7 +98,8 @@ impl CpuMeter {
         if self.expects_quick && self.polls == 1 {
             let started = Instant::now();
             let done = part();
-            self.cpu += started.elapsed();
+            // A guest gives way after a slice: what took longer was not all work.
+            self.cpu += started.elapsed().min(2 * TICK);
             return done;
         }
         let before = thread_time();

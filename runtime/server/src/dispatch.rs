@@ -2,8 +2,6 @@
 //!
 //! ```text
 //! claim ──► window ──► workers, one for each slot ──► settlements ──► queue
-//!              ▲                                          │
-//!              └──────────── conflicts run again ─────────┘
 //! ```
 //!
 //! **Invariants.** Nothing is claimed that is not [started at once](window). Every delivery is settled, or its lease ends
@@ -28,9 +26,10 @@ use gristmill_queue::{Claim, Delivery, Due, Extend, ExtendReply, Publish, Queue,
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, error, warn};
 
-use self::settlement::{Judged, MAX_SETTLEMENTS};
+use self::settlement::{Judged, MAX_SETTLEMENTS, Settled};
 use self::window::Window;
 use crate::cli::text::{one_line, short_digest};
 use crate::handler_log::HandlerLog;
@@ -142,7 +141,7 @@ impl Dispatcher {
         let log = HandlerLog::new(handler.config.name.clone(), version, handler.config.max_log_rate);
         let Observers { latencies, metrics } = observers;
         let guests = Handle::current();
-        let window = Window::new(handler.config.concurrency, guests.metrics().num_workers());
+        let window = Window::new(handler.config.concurrency, guests.metrics().num_workers(), handler.batch_size());
         let unrouted = Mutex::default();
         Arc::new(Self { handler, queue, router, clock, latencies, metrics, phase, log, guests, window, unrouted })
     }
@@ -156,11 +155,14 @@ impl Dispatcher {
         let (in_hand, mut nothing_in_hand) = mpsc::channel(1);
         let mut workers = JoinSet::new();
         let mut phase = self.phase.clone();
+        let mut looks = tokio::time::interval(window::PATIENCE / 2);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let claimed = tokio::select! {
                 biased;
                 _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
-                claimed = self.claim() => claimed,
+                () = settlements.closed() => break,
+                claimed = self.claim(&mut looks) => claimed,
             };
             match claimed {
                 Ok(deliveries) => {
@@ -189,13 +191,13 @@ impl Dispatcher {
         self.window.close();
         while workers.join_next().await.is_some() {}
         if settler.await.is_err() {
-            error!(handler = %self.handler.config.name, "settling has ended early: what was not settled comes back");
+            error!(handler = %self.handler.config.name, "settling has ended early, and the handler with it: what was not settled comes back");
         }
         self.log.notice();
     }
 
     /// What can be started at once. What was claimed before and could not goes back meanwhile.
-    async fn claim(&self) -> Result<Vec<Delivery>, QueueError> {
+    async fn claim(&self, looks: &mut Interval) -> Result<Vec<Delivery>, QueueError> {
         let claim = async {
             let calls = self.window.room().await;
             let claim = Claim::new(self.handler.config.name.clone(), calls * self.handler.batch_size());
@@ -206,7 +208,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 claimed = &mut claim => return claimed,
-                () = tokio::time::sleep(window::PATIENCE) => self.give_back(self.window.overdue()).await,
+                _ = looks.tick() => self.give_back(self.window.overdue()).await,
             }
         }
     }
@@ -246,7 +248,7 @@ impl Dispatcher {
             let next = match self.window.try_take() {
                 Some(next) => Some(next),
                 None => {
-                    settlement::hand_over(&settlements, &mut judged).await;
+                    hand_over(&settlements, &mut judged).await;
                     self.window.take().await
                 }
             };
@@ -257,32 +259,50 @@ impl Dispatcher {
                     let last = match poll_fn(|cx| Poll::Ready(delivering.as_mut().poll(cx))).await {
                         Poll::Ready(last) => last,
                         // This one takes its time: the others do not wait for it.
-                        Poll::Pending => tokio::join!(settlement::hand_over(&settlements, &mut judged), delivering).1,
+                        Poll::Pending => tokio::join!(hand_over(&settlements, &mut judged), delivering).1,
                     };
                     judged.extend(last);
                 }
-                Call::Batch { deliveries, claimed, _in_hand } => self.deliver_batch(deliveries, claimed).await,
+                Call::Batch { deliveries, claimed, _in_hand } => {
+                    hand_over(&settlements, &mut judged).await;
+                    self.deliver_batch(deliveries, claimed).await;
+                }
             }
-            if turn.elapsed() >= TURN || judged.last().is_some_and(Judged::is_large) {
-                settlement::hand_over(&settlements, &mut judged).await;
-                drop(running);
+            drop(running);
+            if turn.elapsed() >= TURN {
+                hand_over(&settlements, &mut judged).await;
                 tokio::task::yield_now().await;
                 turn = Instant::now();
             }
         }
     }
 
-    /// Runs the handler. `None`: the lease has ended, and the entry comes back by itself.
+    /// Runs the handler until its run counts: what it read may have been changed before it was done. That spends no
+    /// attempt, and the lease goes on, so that the queue knows who has lost three times and gives it its buckets alone.
+    /// `None`: it is settled, or the lease has ended and the entry comes back by itself.
     async fn deliver(&self, mut run: Box<Run>) -> Option<Judged> {
-        let mut phase = self.phase.clone();
-        let judged = tokio::select! {
-            biased;
-            judged = self.run_once(&mut run) => judged,
-            _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => {
-                Some((Settle::new(run.delivery.lease, Outcome::Released), None))
+        loop {
+            let mut phase = self.phase.clone();
+            // The state is held until the run is settled: that is how long the queue remembers what it is checked against.
+            let (settle, _state) = tokio::select! {
+                biased;
+                judged = self.run_once(&mut run) => judged?,
+                _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => {
+                    (Settle::new(run.delivery.lease, Outcome::Released), None)
+                }
+            };
+            if !settlement::keeps_slot(&run.delivery, &settle) {
+                return Some(Judged::new(run, settle));
             }
-        };
-        judged.map(|(settle, state)| Judged::new(run, settle, state))
+            if self.settle_all(&[&run.delivery], vec![settle]).await != [Settled::Conflict] {
+                return None;
+            }
+            run.conflicts += 1;
+            let Run { delivery, conflicts, .. } = &*run;
+            debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, conflicts,
+                "what it read of the state was changed meanwhile; running it again");
+            tokio::time::sleep(pause(*conflicts)).await;
+        }
     }
 
     async fn run_once(&self, run: &mut Run) -> Option<(Settle, Option<Arc<RunState>>)> {
@@ -386,6 +406,14 @@ impl Dispatcher {
             dedupe_key: emit.dedupe_key,
             ..Publish::new(emit.event, queues)
         }
+    }
+}
+
+/// Hands over what is judged to whoever settles.
+async fn hand_over(settlements: &mpsc::Sender<Vec<Judged>>, judged: &mut Vec<Judged>) {
+    if !judged.is_empty() {
+        // Nobody settles any more only after a panic: the leases end by themselves.
+        let _ = settlements.send(std::mem::take(judged)).await;
     }
 }
 

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use gristmill_core::{Disposition, Outcome, OutcomeKind};
-use gristmill_queue::{Confirm, Delivery, Publish, QueueError, Settle, SettleReply, Transaction};
-use tokio::sync::{mpsc, oneshot};
+use gristmill_queue::{Confirm, Delivery, Publish, QueueError, Settle, SettleReply};
+use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
-use super::{Call, Dispatcher, Run, pause};
+use super::{Dispatcher, Run};
 use crate::cli::text::one_line;
-use crate::state::RunState;
 
 /// How many workers' turns may wait to be settled; further ones wait with their slots.
 pub(super) const MAX_SETTLEMENTS: usize = 64;
@@ -31,10 +30,6 @@ pub(super) enum Settled {
 pub(super) struct Judged {
     run: Box<Run>,
     settle: Box<Settle>,
-    /// Held until it is settled: that is how long the queue remembers what the run is checked against.
-    state: Option<Arc<RunState>>,
-    /// Dropped when it is settled.
-    settled: Option<oneshot::Sender<()>>,
 }
 
 /// What is said of a settlement when its answer has come.
@@ -44,50 +39,20 @@ struct Told {
 }
 
 impl Judged {
-    pub(super) fn new(run: Box<Run>, settle: Settle, state: Option<Arc<RunState>>) -> Self {
-        Self { run, settle: Box::new(settle), state, settled: None }
-    }
-
-    /// Whether it keeps its slot until it is settled.
-    pub(super) fn is_large(&self) -> bool {
-        self.bytes() > LARGE
-    }
-
-    fn bytes(&self) -> u64 {
-        let result = match &self.settle.outcome {
-            Outcome::Ack { result: Some(result) } => result.len() as u64,
-            _ => 0,
-        };
-        let emits: u64 = self.settle.emits.iter().map(|emit| emit.event.size()).sum();
-        self.run.delivery.event.size() + result + emits + self.settle.transaction.as_ref().map_or(0, bytes_of)
+    pub(super) fn new(run: Box<Run>, settle: Settle) -> Self {
+        Self { run, settle: Box::new(settle) }
     }
 }
 
-/// Hands over what is judged to whoever settles; waits for that if the last of it is large.
-pub(super) async fn hand_over(settlements: &mpsc::Sender<Vec<Judged>>, judged: &mut Vec<Judged>) {
-    let Some(last) = judged.last_mut() else { return };
-    let settled = last.is_large().then(|| {
-        let (settled, wait) = oneshot::channel();
-        last.settled = Some(settled);
-        wait
-    });
-    // Nobody settles any more only after a panic: the leases end by themselves.
-    if settlements.send(std::mem::take(judged)).await.is_ok()
-        && let Some(settled) = settled
-    {
-        let _ = settled.await;
-    }
-}
-
-fn bytes_of(transaction: &Transaction) -> u64 {
-    // A read or a write keeps a bucket's name and a key besides.
-    const KEY: u64 = 64;
-    let Transaction { reads, writes, .. } = transaction;
-    let values = writes.iter().map(|write| match &write.change {
-        gristmill_core::state::Change::Set(value) => value.len() as u64,
+/// Whether a run keeps its slot until it is settled: where it may conflict, so that it runs again at once and before its
+/// handler reads what it is about to write; and where it is large.
+pub(super) fn keeps_slot(delivery: &Delivery, settle: &Settle) -> bool {
+    let result = match &settle.outcome {
+        Outcome::Ack { result: Some(result) } => result.len() as u64,
         _ => 0,
-    });
-    values.sum::<u64>() + (reads.len() + writes.len()) as u64 * KEY
+    };
+    let bytes = || settle.emits.iter().map(|emit| emit.event.size()).sum::<u64>() + delivery.event.size() + result;
+    settle.transaction.is_some() || bytes() > LARGE
 }
 
 impl Dispatcher {
@@ -95,41 +60,12 @@ impl Dispatcher {
     pub(super) async fn settle_as_they_come(self: Arc<Self>, mut judged: mpsc::Receiver<Vec<Judged>>) {
         let mut arrived = Vec::new();
         while judged.recv_many(&mut arrived, MAX_SETTLEMENTS).await > 0 {
-            self.settle_runs(std::mem::take(&mut arrived).into_iter().flatten().collect()).await;
+            let judged = arrived.drain(..).flatten().map(|Judged { run, settle }| (run, *settle));
+            let (runs, settles): (Vec<_>, Vec<_>) = judged.unzip();
+            let deliveries: Vec<_> = runs.iter().map(|run| &run.delivery).collect();
+            // None has a transaction that could conflict.
+            self.settle_all(&deliveries, settles).await;
         }
-    }
-
-    /// Settles runs. Those that do not count run again.
-    pub(super) async fn settle_runs(self: &Arc<Self>, judged: Vec<Judged>) {
-        let (mut held, mut settles) = (Vec::with_capacity(judged.len()), Vec::with_capacity(judged.len()));
-        for Judged { run, settle, state, settled } in judged {
-            settles.push(*settle);
-            held.push((run, state, settled));
-        }
-        let deliveries: Vec<_> = held.iter().map(|(run, ..)| &run.delivery).collect();
-        let answers = self.settle_all(&deliveries, settles).await;
-        for ((run, ..), settled) in held.into_iter().zip(answers) {
-            if settled == Settled::Conflict {
-                self.again(run);
-            }
-        }
-    }
-
-    /// The lease goes on, so that the queue knows who has lost three times and gives it its buckets alone.
-    fn again(self: &Arc<Self>, mut run: Box<Run>) {
-        run.conflicts += 1;
-        let Run { delivery, conflicts, .. } = &*run;
-        debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, conflicts,
-            "what it read of the state was changed meanwhile; running it again");
-        let pause = pause(*conflicts);
-        if pause.is_zero() {
-            return self.window.put_first(Call::One(run));
-        }
-        let this = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            this.window.put_first(Call::One(run));
-        });
     }
 
     /// Settles deliveries, each in its own right; what came of each.
@@ -146,49 +82,23 @@ impl Dispatcher {
             settles = rest;
         }
         let now = self.clock.now();
-        let mut settled = Vec::with_capacity(answers.len());
+        let (mut settled, mut refused) = (Vec::with_capacity(answers.len()), Vec::new());
         for ((delivery, told), answer) in deliveries.iter().zip(told).zip(answers) {
             if told.kind == OutcomeKind::Ack && matches!(answer, Ok(SettleReply::Settled(_))) {
                 self.latencies.record(&delivery.queue, now.since(delivery.enqueued_at));
             }
-            settled.push(self.hear(delivery, told, answer).await);
+            let is_conflict = matches!(answer, Ok(SettleReply::Conflict));
+            settled.push(if is_conflict { Settled::Conflict } else { Settled::Over });
+            if let Some(reason) = hear(delivery, told, answer) {
+                refused.push(self.settlement(delivery, Outcome::HostError { reason }));
+            }
+        }
+        if !refused.is_empty()
+            && let Err(error) = self.queue.settle(refused, Confirm::Committed).await
+        {
+            error!(handler = %self.handler.config.name, %error, "cannot settle");
         }
         settled
-    }
-
-    async fn hear(&self, delivery: &Delivery, told: Told, answer: Result<SettleReply, QueueError>) -> Settled {
-        match answer {
-            Ok(SettleReply::Settled(Disposition::DeadLetter)) => {
-                let Told { kind, reason } = told;
-                warn!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt,
-                    outcome = %kind, reason, "dead-lettered");
-            }
-            Ok(SettleReply::Settled(_)) => {}
-            Ok(SettleReply::StaleLease) => {
-                warn!(handler = %delivery.queue, entry = %delivery.entry, "settled too late: the lease had ended");
-            }
-            Ok(SettleReply::Unknown) => {
-                error!(handler = %delivery.queue, entry = %delivery.entry, "the engine does not know its own lease");
-            }
-            Ok(SettleReply::Refused(refused)) => {
-                self.fail(delivery, format!("an emitted event cannot be published: {refused}")).await;
-            }
-            Ok(SettleReply::StateRefused(refused)) => {
-                self.fail(delivery, format!("a write to the state cannot be done: {refused}")).await;
-            }
-            Ok(SettleReply::Conflict) => return Settled::Conflict,
-            // The lease ends by itself, and the entry comes back.
-            Err(error) => error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot settle"),
-        }
-        Settled::Over
-    }
-
-    /// Ends a delivery whose own outcome was refused.
-    async fn fail(&self, delivery: &Delivery, reason: String) {
-        let settle = self.settlement(delivery, Outcome::HostError { reason });
-        if let Err(error) = self.settle_one(settle).await {
-            error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot settle");
-        }
     }
 
     pub(super) async fn settle_one(&self, settle: Settle) -> Result<SettleReply, QueueError> {
@@ -205,6 +115,31 @@ impl Dispatcher {
         let version = Some(self.handler.component.digest().to_owned());
         Settle { version, ..Settle::new(delivery.lease, outcome) }
     }
+}
+
+/// Says what came of a delivery that is settled. `Some`: its own outcome was refused, for this reason.
+fn hear(delivery: &Delivery, told: Told, answer: Result<SettleReply, QueueError>) -> Option<String> {
+    match answer {
+        Ok(SettleReply::Settled(Disposition::DeadLetter)) => {
+            let Told { kind, reason } = told;
+            warn!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt,
+                outcome = %kind, reason, "dead-lettered");
+        }
+        Ok(SettleReply::Settled(_) | SettleReply::Conflict) => {}
+        Ok(SettleReply::StaleLease) => {
+            warn!(handler = %delivery.queue, entry = %delivery.entry, "settled too late: the lease had ended");
+        }
+        Ok(SettleReply::Unknown) => {
+            error!(handler = %delivery.queue, entry = %delivery.entry, "the engine does not know its own lease");
+        }
+        Ok(SettleReply::Refused(refused)) => return Some(format!("an emitted event cannot be published: {refused}")),
+        Ok(SettleReply::StateRefused(refused)) => {
+            return Some(format!("a write to the state cannot be done: {refused}"));
+        }
+        // The lease ends by itself, and the entry comes back.
+        Err(error) => error!(handler = %delivery.queue, entry = %delivery.entry, %error, "cannot settle"),
+    }
+    None
 }
 
 impl Told {
