@@ -17,6 +17,7 @@ use crate::options::Limits;
 use crate::outbox::Emit;
 use crate::outcome::{self, DeadlinePassed, Failure, Killed};
 use crate::reuse::Seat;
+use crate::slices::give_way;
 use crate::state::State;
 use crate::stdio::Stdio;
 
@@ -191,7 +192,7 @@ impl Component {
             if state.is_killed() {
                 return Err(Killed.into());
             }
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(give_way())))
         });
         store
     }

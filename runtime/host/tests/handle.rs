@@ -107,6 +107,27 @@ async fn a_handler_that_computes_too_long_is_interrupted_where_it_is() {
     assert!(report.ledger.wall >= Duration::from_millis(20));
 }
 
+#[test]
+fn handlers_that_compute_give_way_to_whoever_a_timer_wakes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).event_interval(1).enable_all().build();
+    let runtime = runtime.unwrap();
+    runtime.block_on(async {
+        let component = load(handling(SPIN)).await;
+        let spinning = tokio::spawn(async move { component.handle(with_timeout(Duration::from_secs(10))).await });
+        let woken = tokio::spawn(async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        tokio::select! {
+            biased;
+            report = spinning => panic!("nobody else had a turn: {report:?}"),
+            woken = woken => woken.unwrap(),
+        }
+    });
+    runtime.shutdown_background();
+}
+
 #[tokio::test]
 async fn a_handler_that_waits_too_long_in_a_host_call_is_dropped() {
     let sleeper = Guest {

@@ -21,7 +21,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use gristmill_core::{Clock, Outcome};
-use gristmill_host::{Emit, Interface, Invocation, Place, Report};
+use gristmill_host::{Emit, Interface, Invocation, Place, Report, give_way};
 use gristmill_queue::{Claim, Delivery, Due, Extend, ExtendReply, Publish, Queue, QueueError, Settle};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -271,7 +271,7 @@ impl Dispatcher {
             drop(running);
             if turn.elapsed() >= TURN {
                 hand_over(&settlements, &mut judged).await;
-                tokio::task::yield_now().await;
+                give_way().await;
                 turn = Instant::now();
             }
         }

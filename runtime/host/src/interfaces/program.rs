@@ -7,6 +7,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::bindings::emitter::EmitError;
 use crate::outcome::{Failure, cut, with_last_words};
+use crate::slices::give_way;
 use crate::state::State;
 use crate::stdio::Stdio;
 
@@ -72,7 +73,7 @@ async fn emit_lines(state: &mut State, output: &[u8]) -> Result<(), String> {
         read += line.len();
         if read >= SLICE {
             read = 0;
-            tokio::task::yield_now().await;
+            give_way().await;
         }
     }
     Ok(())
