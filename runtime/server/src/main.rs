@@ -11,6 +11,10 @@ use gristmill::{check, cli, copies, invoke, offline, run};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
+/// A call makes and drops some hundred small things, on whichever thread it is at the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What has gone wrong before anything was done: the command line or the configuration.
 const USAGE: u8 = 2;
 

@@ -22,6 +22,10 @@ use std::path::PathBuf;
 
 use report::{Case, Report, Target};
 
+/// A call makes and drops some hundred small things, on whichever thread it is at the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs of each case that count; one more warms up.
 const RUNS: usize = 5;
 /// Bytes of data in each event.
