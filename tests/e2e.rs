@@ -4,10 +4,12 @@
 mod batches;
 mod calls;
 mod dead_letters;
+mod deploying;
 mod http;
 mod messages;
 mod programs;
 mod publishing;
+mod reloading;
 mod rig;
 mod shown;
 mod state;

@@ -85,6 +85,14 @@ pub(crate) fn swapped(text: &str, part: &str, other: &str) -> String {
     text.replace(part, other)
 }
 
+/// The guest as another version of itself: it does the same, and has another digest for each `number`.
+pub(crate) fn version(guest: &str, number: u8) -> Vec<u8> {
+    let mut bytes = gristmill_test_guests::bytes(guest);
+    // A custom section: its kind, its size, the length of its name, the name, and what is in it.
+    bytes.extend([0, 3, 1, b'v', number]);
+    bytes
+}
+
 /// An event of type `ty`.
 pub(crate) fn event(id: &str, ty: &str, data: Value) -> Value {
     json!({ "specversion": "1.0", "id": id, "source": "/test", "type": ty, "data": data })
@@ -252,6 +260,31 @@ impl Running {
     /// A command of the binary that talks to this runtime.
     pub(crate) fn client(&self, arguments: &[&str]) -> Output {
         gristmill().args(arguments).args(["--url", &self.url]).output().unwrap()
+    }
+
+    /// Looks until there is something.
+    #[track_caller]
+    pub(crate) fn until<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
+        let started = std::time::Instant::now();
+        loop {
+            if let Some(seen) = look(self) {
+                return seen;
+            }
+            assert!(started.elapsed() < PATIENCE, "it did not come to pass: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The versions of a handler by their digests; the first is current.
+    pub(crate) fn versions(&self, handler: &str) -> Vec<String> {
+        let handlers = self.get("/v1/handlers");
+        let found = handlers["items"].as_array().unwrap().iter().find(|item| item["name"] == handler);
+        let versions = found.unwrap_or_else(|| panic!("no {handler} in {handlers}"))["versions"].as_array().unwrap();
+        versions.iter().map(|version| version["digest"].as_str().unwrap().to_owned()).collect()
     }
 
     pub(crate) fn signal(&self, name: &str) {

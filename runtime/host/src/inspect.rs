@@ -44,8 +44,9 @@ pub(crate) const START: &str = "_start";
 /// How the section is called that says what component a module is to become.
 const COMPONENT_TYPE: &str = "component-type";
 
-/// `sha256:` and 64 hexadecimal digits.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+/// What identifies bytes: `sha256:` and 64 hexadecimal digits.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(bytes) {

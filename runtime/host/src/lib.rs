@@ -112,7 +112,7 @@ pub use configuration::Configuration;
 pub use engine::Host;
 pub use error::{HostError, LoadError};
 pub use gap::{Gap, GrantKind, Want};
-pub use inspect::Import;
+pub use inspect::{Import, digest};
 pub use interfaces::{Interface, UnknownInterface};
 pub use invocation::{Invocation, Place, Report};
 pub use ledger::Ledger;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use gristmill_queue::{Durability, Engine, EngineOptions, Memory, OnLoss, Operation, Queue, RocksDb};
+use gristmill_queue::{Durability, Engine, EngineOptions, Memory, OnLoss, Operation, Queue, QueueError, RocksDb};
 
 use crate::config::{Config, DurabilityKind, EngineKind};
 use crate::registry;
@@ -20,16 +20,24 @@ pub async fn open(config: &Config, on_loss: OnLoss) -> anyhow::Result<Arc<dyn Qu
         EngineKind::Rocksdb => open_store(config, on_loss).await?,
     };
     let queue: Arc<dyn Queue> = Arc::new(engine);
+    configure(&*queue, config).await?;
+    Ok(queue)
+}
+
+/// Makes sure that every handler has its queue, with the options that the file gives it, and every bucket its limit.
+///
+/// # Errors
+/// When the store cannot be written.
+pub async fn configure(queue: &dyn Queue, config: &Config) -> Result<(), QueueError> {
     for (name, options) in registry::queues(config) {
         queue.configure(name, options).await?;
     }
-    limit_buckets(&*queue, config).await?;
-    Ok(queue)
+    limit_buckets(queue, config).await
 }
 
 /// Gives every bucket that the file names the limit that it has there, or none: what the file says holds, not what it
 /// said when the store was last opened.
-async fn limit_buckets(queue: &dyn Queue, config: &Config) -> anyhow::Result<()> {
+async fn limit_buckets(queue: &dyn Queue, config: &Config) -> Result<(), QueueError> {
     let granted = config.handlers.iter().flat_map(|handler| &handler.grant.state).map(|grant| (&grant.bucket, None));
     let limited = config.buckets.iter().map(|bucket| (&bucket.name, bucket.max_bytes));
     let buckets: BTreeMap<_, _> = granted.chain(limited).collect();

@@ -5,6 +5,7 @@
 //! | [`config`] | `runtime.toml`, checked |
 //! | [`configuration`] | what handlers are configured with, secrets included |
 //! | [`registry`] | handlers: components under their configuration |
+//! | [`deployment`] | the handlers at work, and how they change meanwhile |
 //! | [`routing`] | which queues an event goes to |
 //! | [`publishing`] | what publishers may ask for |
 //! | [`dispatch`] | claim, run, settle |
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod configuration;
 pub mod copies;
+pub mod deployment;
 pub mod dispatch;
 pub mod engine;
 pub mod handler_log;

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Run(run) => match load(&args.global) {
-            Ok(config) => run::run(run, &config).await,
+            Ok(config) => run::run(run, args.global.config_path(), config).await,
             Err(code) => Ok(code),
         },
         Command::Check(_) => match load(&args.global) {

@@ -10,6 +10,7 @@ use crate::cli::args::Publish;
 use crate::cli::state::State;
 use crate::config::{Config, EngineKind};
 use crate::http::{Api, Readiness};
+use crate::routing::Router;
 use crate::{cli, engine, registry};
 
 /// Opens the store, publishes, and closes it.
@@ -23,9 +24,8 @@ pub async fn publish(args: &Publish, config: &Config) -> anyhow::Result<ExitCode
     let queue = engine::open(config, OnLoss::Refuse).await?;
     let api = Api {
         queue: queue.clone(),
-        router: Arc::new(registry::router(config)),
-        handlers: Arc::new(config.handlers.iter().map(|handler| handler.name.clone()).collect()),
-        host: None,
+        router: Arc::new(Router::new(registry::routes(config))),
+        deployment: None,
         metrics: Arc::default(),
         readiness: Readiness::default(),
     };

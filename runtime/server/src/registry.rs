@@ -15,7 +15,7 @@ use tracing::{error, info};
 use crate::cli::text::one_line;
 use crate::config::{CodeCache, Config, DEFAULT_BATCH_SIZE, EngineKind, HandlerConfig};
 use crate::configuration::{self, Current, Unreadable};
-use crate::routing::Router;
+use crate::routing::Route;
 
 /// Places in the pool for each call that may run at once: composed components take several.
 const PLACES: usize = 4;
@@ -167,22 +167,51 @@ pub(crate) fn usual_cache() -> Option<PathBuf> {
     Some(caches.join("gristmill"))
 }
 
-/// Loads every handler; one result each, in the order of the configuration.
+/// Loads every handler from its source; one result each, in the order of the configuration.
 pub async fn load(host: &Host, config: &Config) -> Vec<Result<Arc<Handler>, HandlerError>> {
     let mut handlers = Vec::with_capacity(config.handlers.len());
     for handler in &config.handlers {
-        handlers.push(load_one(host, handler, config).await.map(Arc::new));
+        let loaded = match read(handler).await {
+            Ok(bytes) => load_version(host, handler, config, bytes).await,
+            Err(error) => Err(error),
+        };
+        handlers.push(loaded.map(Arc::new));
     }
     handlers
 }
 
-async fn load_one(host: &Host, config: &HandlerConfig, whole: &Config) -> Result<Handler, HandlerError> {
+/// The bytes of a handler's component, as its source has them.
+///
+/// # Errors
+/// When there are none.
+pub async fn read(config: &HandlerConfig) -> Result<Bytes, HandlerError> {
+    let path = config.component.clone();
+    let read = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || std::fs::read(path)
+    });
+    match read.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(error) => Err(HandlerError::Read { handler: config.name.clone(), path, error }),
+    }
+}
+
+/// Loads one version of a handler: `bytes` under its configuration, which is part of `whole`.
+///
+/// # Errors
+/// When the bytes are no component that can run like that, or its secrets cannot be read.
+pub async fn load_version(
+    host: &Host,
+    config: &HandlerConfig,
+    whole: &Config,
+    bytes: Bytes,
+) -> Result<Handler, HandlerError> {
+    let (path, name) = (config.component.clone(), config.name.clone());
     let prepared = tokio::task::spawn_blocking({
         let (config, own) = (config.clone(), own(whole));
         move || prepare(&config, &own)
     });
-    let (path, name) = (config.component.clone(), config.name.clone());
-    let (bytes, configuration) = match prepared.await {
+    let configuration = match prepared.await {
         Ok(prepared) => prepared?,
         Err(error) => return Err(HandlerError::Read { handler: name, path, error: std::io::Error::other(error) }),
     };
@@ -206,13 +235,9 @@ async fn load_one(host: &Host, config: &HandlerConfig, whole: &Config) -> Result
     }
 }
 
-/// What stands on the disk of a handler: its component, and its secrets. Blocks.
-fn prepare(config: &HandlerConfig, own: &[Own]) -> Result<(Bytes, Configuration), HandlerError> {
-    let (handler, path) = (config.name.clone(), config.component.clone());
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => Bytes::from(bytes),
-        Err(error) => return Err(HandlerError::Read { handler, path, error }),
-    };
+/// Checks the directories that a handler is granted, and reads its secrets. Blocks.
+fn prepare(config: &HandlerConfig, own: &[Own]) -> Result<Configuration, HandlerError> {
+    let handler = config.name.clone();
     for (what, kept, least) in own {
         let is_touched = |grant: &&DirectoryGrant| {
             let path = resolved(&grant.host);
@@ -223,9 +248,7 @@ fn prepare(config: &HandlerConfig, own: &[Own]) -> Result<(Bytes, Configuration)
             return Err(HandlerError::OwnFiles { handler, path, what, kept });
         }
     }
-    let configuration = configuration::read(&config.config)
-        .map_err(|unreadable| HandlerError::Configuration { handler, unreadable })?;
-    Ok((bytes, configuration))
+    configuration::read(&config.config).map_err(|unreadable| HandlerError::Configuration { handler, unreadable })
 }
 
 /// Something of the runtime's own: what it is, its directory without links, and the least access that is too much.
@@ -295,9 +318,8 @@ pub async fn refresh(handlers: Vec<Arc<Handler>>) {
 }
 
 /// Where the events of this deployment go.
-#[must_use]
-pub fn router(config: &Config) -> Router {
-    Router::new(config.handlers.iter().map(|handler| (handler.name.clone(), handler.subscribe.clone())))
+pub fn routes(config: &Config) -> impl Iterator<Item = Route> + '_ {
+    config.handlers.iter().map(|handler| (handler.name.clone(), handler.subscribe.clone()))
 }
 
 /// The queues of this deployment and their options.

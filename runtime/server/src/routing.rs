@@ -1,25 +1,43 @@
 //! Which queues an event goes to.
 
+use std::sync::{PoisonError, RwLock};
+
 use gristmill_core::{Event, QueueName, Subscription};
 
-/// The subscriptions of every handler.
-#[derive(Clone, Debug, Default)]
+/// The subscriptions of every handler, as they are now.
+#[derive(Debug, Default)]
 pub struct Router {
-    routes: Vec<(QueueName, Vec<Subscription>)>,
+    routes: RwLock<Vec<Route>>,
 }
+
+/// A handler's queue, and what it subscribes to.
+pub type Route = (QueueName, Vec<Subscription>);
 
 impl Router {
     /// Every handler's queue with what it subscribes to.
     #[must_use]
-    pub fn new(routes: impl IntoIterator<Item = (QueueName, Vec<Subscription>)>) -> Self {
-        Self { routes: routes.into_iter().collect() }
+    pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
+        Self { routes: RwLock::new(routes.into_iter().collect()) }
     }
 
     /// The queues that want `event`, each once, in the order of configuration.
     #[must_use]
     pub fn route(&self, event: &Event) -> Vec<QueueName> {
         let wants = |subscriptions: &[Subscription]| subscriptions.iter().any(|wanted| wanted.matches(event));
-        self.routes.iter().filter(|(_, subscriptions)| wants(subscriptions)).map(|(queue, _)| queue.clone()).collect()
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        routes.iter().filter(|(_, subscriptions)| wants(subscriptions)).map(|(queue, _)| queue.clone()).collect()
+    }
+
+    /// Whether a handler works on this queue.
+    #[must_use]
+    pub fn serves(&self, queue: &QueueName) -> bool {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).iter().any(|(served, _)| served == queue)
+    }
+
+    /// Other subscriptions take the place of all that there are: an event goes by the old ones or by the new ones.
+    pub fn set(&self, routes: impl IntoIterator<Item = Route>) {
+        let routes = routes.into_iter().collect();
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
     }
 }
 
@@ -40,5 +58,7 @@ mod tests {
         ]);
         assert_eq!(router.route(&Event::new("1", "/", "order.paid")), [name("all"), name("paid")]);
         assert_eq!(router.route(&Event::new("1", "/", "refund")), [name("all")]);
+        router.set([(name("none"), vec![on("refund")])]);
+        assert_eq!(router.route(&Event::new("1", "/", "refund")), [name("none")]);
     }
 }

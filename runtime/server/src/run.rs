@@ -1,6 +1,8 @@
 //! `gristmill run`: everything started in order, and stopped in the opposite one.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,53 +13,51 @@ use gristmill_host::Host;
 use gristmill_queue::{ListKeys, OnLoss, Publish, PublishStatus, Queue, QueueError, QueueStats, WhichKeys};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::cli::args::Run;
 use crate::cli::ndjson::Source;
 use crate::cli::screen::{self, Screen};
 use crate::cli::text::one_line;
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Observers, Phase};
-use crate::engine;
+use crate::deployment::versions::Versions;
+use crate::deployment::watch::Watch;
+use crate::deployment::{Deployment, Prepared};
 use crate::http::{Api, Readiness, Server};
 use crate::progress::Progress;
-use crate::registry::{self, Handler};
 use crate::report::{self, Baseline};
 use crate::routing::Router;
-use crate::threads::Threads;
+use crate::{deployment, engine, registry};
 
 /// How often an idle check looks at the queues.
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 /// Keys that one look at a queue asks for.
 const KEYS_AT_ONCE: usize = 1_000;
-/// Threads that claim and settle for all handlers.
-const DISPATCH_THREADS: usize = 1;
 
 /// Runs a deployment until it is stopped, or idle if that is asked for.
 ///
 /// # Errors
 /// When something cannot be started: the store, a component, the address.
-pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &Run, path: &Path, config: Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let host = registry::host(config)?;
+    let host = registry::host(&config)?;
     let hangups = signal(SignalKind::hangup()).context("cannot listen to signals")?;
-    let handlers = load(&host, config).await?;
-    let refreshing = tokio::spawn(refresh(hangups, handlers.clone()));
+    let versions = Arc::new(Versions::of(&config));
+    let prepared = prepare(&host, &versions, &config).await?;
     let on_loss = if args.accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
-    let queue = engine::open(config, on_loss).await?;
-    let runtime = Runtime::start(config, host, handlers, queue).await?;
-    let work = runtime.work(args, config);
+    let queue = engine::open(&config, on_loss).await?;
+    let (grace, parts) = (config.shutdown_grace, (host, queue.clone(), versions));
+    let runtime = Runtime::start(config, parts, prepared).await?;
+    let reloading = tokio::spawn(reload(hangups, path.to_owned(), runtime.deployment.clone()));
     let worked = tokio::select! {
-        worked = work => worked,
+        worked = runtime.work(args) => worked,
         () = signals.next() => Ok(0),
     };
-    let baseline = runtime.baseline.clone();
-    let (queue, latencies) = (runtime.queue.clone(), runtime.observers.latencies.clone());
+    // From here on, what is written is for the next start.
+    let (baseline, latencies) = (runtime.baseline.clone(), runtime.deployment.observers().latencies.clone());
+    reloading.abort();
     // Stopped in order whatever happened: what runs is settled or released.
-    runtime.stop(config.shutdown_grace, &mut signals).await;
-    refreshing.abort();
+    runtime.stop(grace, &mut signals).await;
     if worked.is_ok() && args.until_idle {
         screen::print(&report::render(&*queue, &baseline, &latencies, Screen::stdout()).await?)?;
     }
@@ -67,19 +67,14 @@ pub async fn run(args: &Run, config: &Config) -> anyhow::Result<ExitCode> {
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn load(host: &Host, config: &Config) -> anyhow::Result<Vec<Arc<Handler>>> {
-    let mut handlers = Vec::new();
+async fn prepare(host: &Host, versions: &Arc<Versions>, config: &Config) -> anyhow::Result<Vec<Prepared>> {
+    let mut all = Vec::new();
     let mut errors = Vec::new();
-    for loaded in registry::load(host, config).await {
-        match loaded {
-            Ok(handler) => {
-                let component = &handler.component;
-                info!(handler = %component.name(), digest = component.digest(),
-                    compile_ms = u64::try_from(component.compile_time().as_millis()).unwrap_or(u64::MAX), "loaded");
-                for gap in component.gaps() {
-                    debug!(handler = %component.name(), "{}", one_line(&gap.to_string()));
-                }
-                handlers.push(handler);
+    for prepared in deployment::prepare(host, versions, config).await {
+        match prepared {
+            Ok(prepared) => {
+                prepared.tell();
+                all.push(prepared);
             }
             Err(error) => errors.push(error.to_string()),
         }
@@ -87,85 +82,89 @@ async fn load(host: &Host, config: &Config) -> anyhow::Result<Vec<Arc<Handler>>>
     if !errors.is_empty() {
         bail!("{}", errors.join("\nerror: "));
     }
-    Ok(handlers)
+    Ok(all)
 }
 
-/// Reads secrets again at each signal.
-async fn refresh(mut hangups: Signal, handlers: Vec<Arc<Handler>>) {
-    while hangups.recv().await.is_some() {
-        registry::refresh(handlers.clone()).await;
+/// Applies the configuration when it has changed, and at each signal, which means the secrets too.
+async fn reload(mut hangups: Signal, path: PathBuf, deployment: Deployment) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let name = path.file_name().map(OsStr::to_owned).unwrap_or_default();
+    // Where a configuration is mounted, it may be a link to a folder that is replaced as a whole.
+    let is_ours =
+        move |touched: &Path| touched.file_name().is_some_and(|touched| touched == name || touched == "..data");
+    let watch = Watch::start([&*folder], is_ours);
+    let mut read = Some(deployment.config().written.clone());
+    loop {
+        let is_signal = tokio::select! {
+            hangup = hangups.recv() => match hangup {
+                Some(()) => true,
+                None => return,
+            },
+            () = watch.changed() => false,
+        };
+        let now = contents(&path).await;
+        if is_signal || now != read {
+            read = now;
+            deployment.reload(&path).await;
+        }
+        if is_signal {
+            deployment.refresh_secrets().await;
+        }
     }
 }
 
-/// A deployment at work.
+/// What identifies a file's contents. `None`: it cannot be read.
+async fn contents(path: &Path) -> Option<String> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || Some(gristmill_host::digest(&std::fs::read(path).ok()?))).await.ok().flatten()
+}
+
+/// A deployment at work, and how others reach it.
 struct Runtime {
-    queue: Arc<dyn Queue>,
-    router: Arc<Router>,
-    observers: Observers,
+    deployment: Deployment,
     baseline: Baseline,
-    phase: watch::Sender<Phase>,
-    dispatchers: JoinSet<()>,
     readiness: Readiness,
     http: Server,
-    /// On which dispatchers run.
-    _threads: Threads,
 }
 
 impl Runtime {
     async fn start(
-        config: &Config,
-        host: Host,
-        handlers: Vec<Arc<Handler>>,
-        queue: Arc<dyn Queue>,
+        config: Config,
+        parts: (Host, Arc<dyn Queue>, Arc<Versions>),
+        prepared: Vec<Prepared>,
     ) -> anyhow::Result<Self> {
+        let (listen, queue) = (config.listen, parts.1.clone());
         let stats = queue.stats().await?;
-        warn_of_idle_queues(config, &stats);
-        let router = Arc::new(registry::router(config));
-        let observers = Observers::default();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        warn_of_idle_queues(&config, &stats);
+        let deployment = Deployment::new(config, parts, &prepared).await?;
         let readiness = Readiness::default();
         let api = Api {
             queue: queue.clone(),
-            router: router.clone(),
-            handlers: Arc::new(handlers.iter().map(|handler| handler.config.name.clone()).collect()),
-            host: Some(host),
-            metrics: observers.metrics.clone(),
+            router: deployment.router().clone(),
+            metrics: deployment.observers().metrics.clone(),
+            deployment: Some(deployment.clone()),
             readiness: readiness.clone(),
         };
-        let http = Server::start(config.listen, api).await.with_context(|| {
-            format!("cannot listen on {}; choose another address with `[http] listen`", config.listen)
-        })?;
+        let http = Server::start(listen, api)
+            .await
+            .with_context(|| format!("cannot listen on {listen}; choose another address with `[http] listen`"))?;
         readiness.open();
         let capabilities = queue.capabilities();
         info!(url = %format_args!("http://{}", http.address()), engine = capabilities.engine, durability = %capabilities.durability,
-            handlers = handlers.len(), "ready");
-        let (phase, phases) = watch::channel(Phase::Running);
-        let threads = Threads::start("gristmill-dispatch", DISPATCH_THREADS).context("cannot start threads")?;
-        let mut dispatchers = JoinSet::new();
-        for handler in handlers {
-            let observed = (observers.clone(), phases.clone());
-            let dispatcher = Dispatcher::new(handler, queue.clone(), router.clone(), clock.clone(), observed);
-            dispatchers.spawn_on(dispatcher.run(), threads.handle());
-        }
-        Ok(Self {
-            queue,
-            router,
-            observers,
-            baseline: Baseline::new(&stats),
-            phase,
-            dispatchers,
-            readiness,
-            http,
-            _threads: threads,
-        })
+            handlers = prepared.len(), "ready");
+        deployment.begin(prepared).await;
+        Ok(Self { deployment, baseline: Baseline::new(&stats), readiness, http })
     }
 
     /// Publishes what was asked for, and returns when there is nothing left to do, if that was asked for. The number of
     /// lines that were refused.
-    async fn work(&self, args: &Run, config: &Config) -> anyhow::Result<u64> {
+    async fn work(&self, args: &Run) -> anyhow::Result<u64> {
         let publish = async {
             match &args.publish {
-                Some(file) => publish_file(&*self.queue, &self.router, &Source::new(file)).await,
+                Some(file) => {
+                    let (queue, router) = (self.deployment.queue(), self.deployment.router());
+                    publish_file(&**queue, router, &Source::new(file)).await
+                }
                 None => Ok(0),
             }
         };
@@ -180,18 +179,14 @@ impl Runtime {
             published.send_replace(true);
             anyhow::Ok(refused)
         };
-        let idle = self.until_idle(config, &progress, published.subscribe());
+        let idle = self.until_idle(&progress, published.subscribe());
         let worked = tokio::try_join!(publish, idle);
         progress.finish();
         worked.map(|(refused, ())| refused)
     }
 
-    async fn until_idle(
-        &self,
-        config: &Config,
-        progress: &Progress,
-        published: watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
+    async fn until_idle(&self, progress: &Progress, published: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let (config, queue) = (self.deployment.config(), self.deployment.queue());
         let ours: BTreeSet<_> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
         let horizon = config.handlers.iter().map(|handler| handler.queue.retry.backoff.max).max().unwrap_or_default();
         let clock = SystemClock::new();
@@ -200,7 +195,7 @@ impl Runtime {
             interval.tick().await;
             // Asked before looking: what was published by then is among the numbers.
             let published = *published.borrow();
-            let mut stats = self.queue.stats().await?;
+            let mut stats = queue.stats().await?;
             stats.retain(|stats| ours.contains(stats.queue.as_str()));
             show(progress, &stats);
             let soon = clock.now().after(horizon);
@@ -216,26 +211,18 @@ impl Runtime {
             let sleeping = is_sleeping(stats, soon);
             // Who waits behind an entry that sleeps has to wait as long.
             let stuck = sleeping && stats.scheduled > 0;
-            if !sleeping || stats.waiting > 0 && !stuck && stats.waiting > held(&*self.queue, &stats.queue).await? {
+            if !sleeping
+                || stats.waiting > 0 && !stuck && stats.waiting > held(&**self.deployment.queue(), &stats.queue).await?
+            {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    async fn stop(mut self, grace: Duration, signals: &mut Signals) {
+    async fn stop(self, grace: Duration, signals: &mut Signals) {
         self.readiness.close();
-        self.phase.send_replace(Phase::Draining);
-        let drained = async { while self.dispatchers.join_next().await.is_some() {} };
-        let in_time = tokio::select! {
-            drained = tokio::time::timeout(grace, drained) => drained.is_ok(),
-            () = signals.next() => false,
-        };
-        if !in_time {
-            warn!("handlers still run: their deliveries are released");
-            self.phase.send_replace(Phase::Releasing);
-            while self.dispatchers.join_next().await.is_some() {}
-        }
+        self.deployment.stop(grace, signals.next()).await;
         self.http.stop().await;
         info!("stopped");
     }

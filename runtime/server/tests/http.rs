@@ -46,8 +46,7 @@ async fn serve() -> Server {
             (name("orders"), vec![on("order.*")]),
             (name("all"), vec![on("order.*"), on("other")]),
         ])),
-        handlers: Arc::new([name("orders"), name("all")].into()),
-        host: None,
+        deployment: None,
         metrics: Arc::default(),
         readiness: readiness.clone(),
     };

@@ -37,8 +37,7 @@ async fn serve() -> Server {
     let api = Api {
         queue: engine.clone(),
         router: Arc::new(Router::new([(queue(), vec![all])])),
-        handlers: Arc::default(),
-        host: None,
+        deployment: None,
         metrics: Arc::default(),
         readiness: Readiness::default(),
     };

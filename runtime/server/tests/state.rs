@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gristmill::config;
 use gristmill::dispatch::{Dispatcher, Observers, Phase};
+use gristmill::routing::Router;
 use gristmill::{engine, registry};
 use gristmill_core::state::{Change, StateWrite};
 use gristmill_core::{EntryId, Event, QueueName, State, SystemClock};
@@ -132,7 +133,7 @@ impl Rig {
         let dispatcher = Dispatcher::new(
             handler,
             queue.clone(),
-            Arc::new(registry::router(&config)),
+            Arc::new(Router::new(registry::routes(&config))),
             Arc::new(SystemClock::new()),
             (Observers::default(), phases),
         );

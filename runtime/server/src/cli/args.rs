@@ -121,6 +121,14 @@ pub enum Client {
     /// Look at what handlers keep in their buckets, and change it
     #[command(subcommand)]
     State(State),
+    /// Show every handler and its versions
+    Handlers(super::handlers::Handlers),
+    /// Let a running handler go on with another component
+    Deploy(super::handlers::Deploy),
+    /// Let a running handler go on with a version that it had before
+    Rollback(super::handlers::Rollback),
+    /// Show what a runtime has loaded, and whether its configuration is in effect
+    Status(super::handlers::Status),
     /// Show the calls of handlers that are going on
     Running(Running),
     /// End a call that is going on; its attempt counts

@@ -4,6 +4,7 @@ pub mod args;
 mod dead;
 mod entries;
 mod event;
+pub mod handlers;
 pub mod invoke;
 pub mod ndjson;
 pub mod options;
@@ -45,6 +46,10 @@ pub async fn client(command: &Client, global: &Global) -> anyhow::Result<ExitCod
             entries::show(&runtime, args, screen, now).await
         }
         Client::Dead(Dead::List(args)) => dead::list(&runtime, args, screen, now).await,
+        Client::Handlers(args) => handlers::handlers(&runtime, args, screen, now).await,
+        Client::Deploy(args) => handlers::deploy(&runtime, args, screen).await,
+        Client::Rollback(args) => handlers::roll_back(&runtime, args, screen).await,
+        Client::Status(args) => handlers::status(&runtime, args, screen, now).await,
         Client::Running(args) => running::running(&runtime, args, screen).await,
         Client::Kill(args) => running::kill(&runtime, args, screen).await,
         Client::State(command) => state::ask(command, &runtime).await,

@@ -5,18 +5,20 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use gristmill_core::json::{BATCH, Structured};
-use gristmill_core::{EntryId, Event, QueueName, State};
+use gristmill_core::{EntryId, Event, HandlerName, QueueName, State};
 use reqwest::{Client, RequestBuilder, Url, header, redirect};
 use serde::de::DeserializeOwned;
 
 use super::args::Global;
 use crate::config;
 use crate::http::Problem;
-use crate::http::model::{Entry, Killed, List, PublishReply, Queue, Redriven, Running};
+use crate::http::model::{Deployed, Entry, Handler, Killed, List, PublishReply, Queue, Redriven, Running, Status};
 use crate::publishing::PublishOptions;
 
 /// How long an answer may take. The slowest is a publish that waits for a sync.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a deployment may take.
+const DEPLOY_TIMEOUT: Duration = Duration::from_mins(10);
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 /// A client of one runtime. What the runtime refuses is a [`Problem`] inside the error.
@@ -92,6 +94,29 @@ impl Runtime {
 
     pub(super) async fn kill(&self, number: u64) -> anyhow::Result<Killed> {
         self.send(self.http.post(self.url(&["running", &number.to_string(), "kill"])?)).await
+    }
+
+    pub(super) async fn handlers(&self) -> anyhow::Result<List<Handler>> {
+        self.send(self.http.get(self.url(&["handlers"])?)).await
+    }
+
+    pub(super) async fn status(&self) -> anyhow::Result<Status> {
+        self.send(self.http.get(self.url(&["status"])?)).await
+    }
+
+    pub(super) async fn deploy(&self, handler: &HandlerName, component: Vec<u8>) -> anyhow::Result<Deployed> {
+        let url = self.url(&["handlers", handler.as_str(), "component"])?;
+        // To compile takes as long as the runtime lets it.
+        let request = self.http.put(url).timeout(DEPLOY_TIMEOUT).header(header::CONTENT_TYPE, "application/wasm");
+        self.send(request.body(component)).await
+    }
+
+    pub(super) async fn roll_back(&self, handler: &HandlerName, to: Option<&str>) -> anyhow::Result<Deployed> {
+        let mut url = self.url(&["handlers", handler.as_str(), "rollback"])?;
+        if let Some(to) = to {
+            url.query_pairs_mut().append_pair("to", to);
+        }
+        self.send(self.http.post(url)).await
     }
 
     pub(super) async fn buckets(&self) -> anyhow::Result<List<String>> {

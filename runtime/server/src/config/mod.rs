@@ -103,6 +103,7 @@ fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, origin: &Path) -> Conf
     let handlers = handler::all(reader, &root, &shared);
     let buckets = grant::buckets(reader, &root);
     Config {
+        written: gristmill_host::digest(reader.text().as_bytes()),
         data_dir: runtime.data_dir(folder),
         shutdown_grace: runtime.shutdown_grace(),
         host: runtime.host(folder),
@@ -130,6 +131,8 @@ struct Shared<'a> {
 /// A deployment, checked: every value is in range and every contradiction was reported.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What identifies the text that this was read from: its digest.
+    pub written: String,
     /// Where the store lives. Default: `data`, beside the file.
     pub data_dir: PathBuf,
     /// What all components share.
@@ -229,7 +232,7 @@ pub enum DurabilityKind {
 pub const DEFAULT_BATCH_SIZE: u32 = 16;
 
 /// One `[[handler]]`, with `[defaults]` filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HandlerConfig {
     /// Its name, and its queue's.
     pub name: HandlerName,

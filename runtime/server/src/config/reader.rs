@@ -58,6 +58,11 @@ impl<'a> Reader<'a> {
         Self { text, environment, problems: Vec::new() }
     }
 
+    /// What is read.
+    pub(super) const fn text(&self) -> &'a str {
+        self.text
+    }
+
     pub(super) fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }

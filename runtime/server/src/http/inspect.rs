@@ -21,7 +21,7 @@ type Segment = Result<Path<String>, PathRejection>;
 
 pub(super) async fn queues(Shared(api): Shared<Api>) -> Result<Json<model::List<model::Queue>>, Problem> {
     let stats = api.queue.stats().await?;
-    let items = stats.into_iter().map(|stats| view::queue(stats, &api.handlers)).collect();
+    let items = stats.into_iter().map(|stats| view::queue(stats, &api.router)).collect();
     Ok(Json(model::List { items, next: None }))
 }
 
@@ -30,7 +30,7 @@ pub(super) async fn queue(Shared(api): Shared<Api>, path: Segment) -> Result<Jso
     let stats = api.queue.stats().await?;
     let known: Vec<_> = stats.iter().map(|stats| stats.queue.to_string()).collect();
     match stats.into_iter().find(|stats| stats.queue == name) {
-        Some(stats) => Ok(Json(view::queue(stats, &api.handlers))),
+        Some(stats) => Ok(Json(view::queue(stats, &api.router))),
         None => {
             let detail = format!("there is no queue `{name}`; there are: {}", known.join(", "));
             Err(Problem::new(UNKNOWN_QUEUE, detail))

@@ -5,6 +5,7 @@
 
 mod binary;
 mod guard;
+mod handlers;
 mod inspect;
 pub mod model;
 pub mod problem;
@@ -14,18 +15,16 @@ mod server;
 mod state;
 pub(crate) mod view;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, Uri, header};
 use axum::middleware::from_fn;
-use axum::routing::{get, post};
-use gristmill_core::HandlerName;
-use gristmill_host::Host;
+use axum::routing::{get, post, put};
 use gristmill_queue::Queue;
 
+use crate::deployment::Deployment;
 use crate::metrics::Metrics;
 use crate::routing::Router;
 pub use problem::Problem;
@@ -39,10 +38,8 @@ pub struct Api {
     pub queue: Arc<dyn Queue>,
     /// Which queues a published event goes to.
     pub router: Arc<Router>,
-    /// The handlers of this deployment; each handles the queue of its name.
-    pub handlers: Arc<BTreeSet<HandlerName>>,
-    /// What runs them; `None`: nothing does.
-    pub host: Option<Host>,
+    /// The handlers at work; each handles the queue of its name. `None`: nothing is at work.
+    pub deployment: Option<Deployment>,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// What `/readyz` answers.
@@ -80,6 +77,10 @@ pub fn routes(api: Api) -> axum::Router {
         .route("/v1/queues/{queue}/entries", get(inspect::entries))
         .route("/v1/entries/{entry}", get(inspect::entry))
         .route("/v1/entries/{entry}/redrive", post(inspect::redrive))
+        .route("/v1/handlers", get(handlers::handlers))
+        .route("/v1/handlers/{handler}/component", put(handlers::deploy))
+        .route("/v1/handlers/{handler}/rollback", post(handlers::roll_back))
+        .route("/v1/status", get(handlers::status))
         .route("/v1/running", get(running::running))
         .route("/v1/running/{number}/kill", post(running::kill))
         .route("/v1/state", get(state::buckets))
@@ -90,7 +91,7 @@ pub fn routes(api: Api) -> axum::Router {
         .route("/metrics", get(metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        // Publishing, the only route that reads a body, has limits of its own.
+        // The routes that read a body have limits of their own.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(guard::local_only))
         .with_state(api)
@@ -113,7 +114,7 @@ async fn unknown_path(uri: Uri) -> Problem {
         problem::UNKNOWN_PATH,
         format!(
             "there is nothing at `{}`: there are /v1/events, /v1/queues, /v1/queues/{{queue}}, \
-             /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /v1/running, /v1/state, \
+             /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /v1/handlers, /v1/status, /v1/running, /v1/state, \
              /v1/state/{{bucket}}/keys, /v1/state/{{bucket}}/value, /metrics, /healthz and /readyz",
             uri.path().escape_debug()
         ),

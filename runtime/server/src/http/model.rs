@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
+pub use crate::deployment::record::Origin;
 
 /// A page of things.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -243,6 +244,76 @@ pub struct Redriven {
     pub entry: EntryId,
     /// Its state now; it may be handled already.
     pub state: State,
+}
+
+/// A handler and its versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handler {
+    /// Its name, and its queue's.
+    pub name: HandlerName,
+    /// What the host calls.
+    pub interface: String,
+    /// The digest that the configuration pins it to; `null`: none.
+    pub pinned: Option<String>,
+    /// The versions that are kept; the first handles events.
+    pub versions: Vec<Version>,
+}
+
+/// A version of a handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Of its component: `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// Of its component, in bytes.
+    pub size: u64,
+    /// Where it came from.
+    pub origin: Origin,
+    /// When it began to handle events last.
+    pub since: Time,
+}
+
+/// The answer to a deployment or a rollback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployed {
+    /// The handler.
+    pub handler: HandlerName,
+    /// The version that handles events now.
+    pub current: Version,
+    /// The digest of the one that did before; the same: nothing has changed.
+    pub before: String,
+    /// What the new version imports that the old one did not and that needs a grant, a line each.
+    pub wants: Vec<String>,
+}
+
+/// A runtime at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// What came of its configuration.
+    pub config: Reloads,
+    /// Its handlers.
+    pub handlers: Vec<Handler>,
+}
+
+/// How often the configuration was read again, and what came of it last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloads {
+    /// How often it was applied.
+    pub applied: u64,
+    /// How often it was refused, and nothing changed.
+    pub refused: u64,
+    /// Why it was refused last; `null`: what is written is what holds.
+    pub error: Option<Refused>,
+    /// Settings that have changed, and need a restart to take effect.
+    pub needs_restart: Vec<String>,
+}
+
+/// A configuration that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// When.
+    pub at: Time,
+    /// Why.
+    pub reason: String,
 }
 
 /// A wall-clock instant, written in RFC 3339.

@@ -46,6 +46,17 @@ pub const UNKNOWN_ENTRY: Kind = kind("urn:gristmill:problem:unknown-entry", "Unk
 pub const UNKNOWN_KEY: Kind = kind("urn:gristmill:problem:unknown-key", "Unknown key", StatusCode::NOT_FOUND);
 /// There is no such call (any more).
 pub const UNKNOWN_CALL: Kind = kind("urn:gristmill:problem:unknown-call", "Unknown call", StatusCode::NOT_FOUND);
+/// There is no such handler.
+pub const UNKNOWN_HANDLER: Kind =
+    kind("urn:gristmill:problem:unknown-handler", "Unknown handler", StatusCode::NOT_FOUND);
+/// There is no such version (any more).
+pub const UNKNOWN_VERSION: Kind =
+    kind("urn:gristmill:problem:unknown-version", "Unknown version", StatusCode::NOT_FOUND);
+/// The component cannot be this handler.
+pub const UNFIT_COMPONENT: Kind =
+    kind("urn:gristmill:problem:unfit-component", "Unfit component", StatusCode::UNPROCESSABLE_ENTITY);
+/// The configuration pins the handler to another component.
+pub const PINNED: Kind = kind("urn:gristmill:problem:pinned", "Pinned to another component", StatusCode::CONFLICT);
 /// Only dead letters can be redriven.
 pub const NOT_DEAD: Kind = kind("urn:gristmill:problem:not-dead", "Not a dead letter", StatusCode::CONFLICT);
 /// A queue holds as much as it may.

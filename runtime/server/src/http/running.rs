@@ -12,7 +12,7 @@ use super::model::{Killed, List, Running};
 use super::problem::{Problem, UNKNOWN_CALL};
 
 pub(super) async fn running(Shared(api): Shared<Api>) -> Json<List<Running>> {
-    let running = api.host.iter().flat_map(gristmill_host::Host::running);
+    let running = api.deployment.iter().flat_map(|deployment| deployment.host().running());
     let items = running.map(|running| Running {
         number: running.number,
         handler: running.handler,
@@ -31,8 +31,8 @@ pub(super) async fn kill(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Killed>, Problem> {
     let number = segment(path)?;
-    match (number.parse(), &api.host) {
-        (Ok(number), Some(host)) if host.kill(number) => Ok(Json(Killed { number })),
+    match (number.parse(), &api.deployment) {
+        (Ok(number), Some(deployment)) if deployment.host().kill(number) => Ok(Json(Killed { number })),
         _ => {
             let number = number.escape_debug();
             Err(Problem::new(UNKNOWN_CALL, format!("there is no call `{number}`: it never began, or is over")))

@@ -1,16 +1,16 @@
 //! From the engine's answers to the JSON that is sent.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use gristmill_core::Event;
 use gristmill_core::json::Structured;
-use gristmill_core::{Event, HandlerName};
 use gristmill_queue::{Entry, QueueStats};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::model::{self, Time};
+use crate::routing::Router;
 
 /// How much of an event's data a list shows: 1,000 entries of a megabyte each would be a gigabyte.
 const LISTED_DATA: usize = 4 * 1024;
@@ -24,10 +24,10 @@ pub(super) enum Extent {
     Listed,
 }
 
-pub(super) fn queue(stats: QueueStats, handlers: &BTreeSet<HandlerName>) -> model::Queue {
+pub(super) fn queue(stats: QueueStats, router: &Router) -> model::Queue {
     let totals = stats.totals;
     model::Queue {
-        handler: handlers.get(&stats.queue).cloned(),
+        handler: router.serves(&stats.queue).then(|| stats.queue.clone()),
         name: stats.queue,
         paused: stats.paused.is_some(),
         pause_reason: stats.paused,

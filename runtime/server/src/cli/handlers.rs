@@ -1,0 +1,193 @@
+//! `gristmill handlers`, `deploy`, `rollback` and `status`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use gristmill_core::units::format_size;
+use gristmill_core::{HandlerName, Timestamp};
+
+use super::runtime::Runtime;
+use super::screen::{Screen, print};
+use super::table::{Column, Table};
+use super::text::{age, block, one_line, short_digest};
+use crate::http::model::{Deployed, Handler, Origin};
+
+/// `handlers`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill handlers
+  gristmill handlers --json | jq '.items[] | {name, current: .versions[0].digest}'")]
+pub struct Handlers {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `deploy`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill deploy resize target/wasm32-wasip2/release/resize.wasm
+  gristmill rollback resize                               if that was a mistake
+
+Calls that are going on end on the version that began them. The version stays over a restart, until the handler's own
+`component` changes.")]
+pub struct Deploy {
+    /// The handler
+    pub handler: HandlerName,
+    /// The component's file
+    #[arg(value_name = "FILE")]
+    pub component: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rollback`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill rollback resize                               to the version that was current before
+  gristmill rollback resize --to sha256:4f5a              to the one whose digest begins like that")]
+pub struct Rollback {
+    /// The handler
+    pub handler: HandlerName,
+    /// The version: its digest, or how it begins [default: the one that was current before]
+    #[arg(long, value_name = "DIGEST")]
+    pub to: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `status`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill status
+  gristmill status --json | jq .config.error
+
+Exit status: 1 where the configuration as it is written is refused.")]
+pub struct Status {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub(super) async fn handlers(
+    runtime: &Runtime,
+    args: &Handlers,
+    screen: Screen,
+    now: Timestamp,
+) -> anyhow::Result<ExitCode> {
+    let list = runtime.handlers().await?;
+    if args.json {
+        screen.json(&list)?;
+    } else if list.items.is_empty() {
+        eprintln!("there are no handlers");
+    } else {
+        print(&versions(&list.items, now).render(screen))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn deploy(runtime: &Runtime, args: &Deploy, screen: Screen) -> anyhow::Result<ExitCode> {
+    let path = &args.component;
+    let component = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    tell(&runtime.deploy(&args.handler, component).await?, args.json, screen)
+}
+
+pub(super) async fn roll_back(runtime: &Runtime, args: &Rollback, screen: Screen) -> anyhow::Result<ExitCode> {
+    tell(&runtime.roll_back(&args.handler, args.to.as_deref()).await?, args.json, screen)
+}
+
+fn tell(deployed: &Deployed, json: bool, screen: Screen) -> anyhow::Result<ExitCode> {
+    if json {
+        screen.json(deployed)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (now, before) = (short_digest(&deployed.current.digest), short_digest(&deployed.before));
+    if deployed.current.digest == deployed.before {
+        print(&format!("{} has run {now} before: nothing has changed\n", deployed.handler))?;
+    } else {
+        print(&format!("{} runs {now} now, in the place of {before}\n", deployed.handler))?;
+    }
+    for want in &deployed.wants {
+        eprintln!("unlike the version before, it imports {}", one_line(want));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn status(
+    runtime: &Runtime,
+    args: &Status,
+    screen: Screen,
+    now: Timestamp,
+) -> anyhow::Result<ExitCode> {
+    let status = runtime.status().await?;
+    let code = if status.config.error.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if args.json {
+        screen.json(&status)?;
+        return Ok(code);
+    }
+    let current = status
+        .handlers
+        .iter()
+        .map(|handler| Handler { versions: handler.versions.iter().take(1).cloned().collect(), ..handler.clone() });
+    print(&versions(&current.collect::<Vec<_>>(), now).render(screen))?;
+    for setting in &status.config.needs_restart {
+        eprintln!("{} has changed, and needs a restart to take effect", one_line(setting));
+    }
+    if let Some(refused) = &status.config.error {
+        let ago = age(now, refused.at.0);
+        eprintln!(
+            "{}",
+            block(
+                &format!("the configuration was refused {ago} ago, and has changed nothing:\n{}", refused.reason),
+                ""
+            )
+        );
+    }
+    Ok(code)
+}
+
+fn versions(handlers: &[Handler], now: Timestamp) -> Table {
+    let mut table = Table::new([
+        Column::Key("HANDLER"),
+        Column::Key("VERSION"),
+        Column::Key("STATUS"),
+        Column::Number("SIZE"),
+        Column::Key("FROM"),
+        Column::Number("SINCE"),
+        Column::Rest("INTERFACE"),
+    ]);
+    for handler in handlers {
+        for (at, version) in handler.versions.iter().enumerate() {
+            let is_current = at == 0;
+            let status = match (is_current, &handler.pinned) {
+                (true, Some(_)) => "current, pinned",
+                (true, None) => "current",
+                (false, _) => "earlier",
+            };
+            table.row([
+                handler.name.to_string(),
+                short_digest(&version.digest),
+                status.to_owned(),
+                format_size(version.size),
+                origin(version.origin).to_owned(),
+                age(now, version.since.0),
+                if is_current { handler.interface.clone() } else { String::new() },
+            ]);
+        }
+    }
+    table
+}
+
+const fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Source => "source",
+        Origin::Deploy => "deploy",
+    }
+}

@@ -1,0 +1,474 @@
+//! The handlers at work, and every way to change them while they are.
+//!
+//! ```text
+//! runtime.toml ─┐
+//! deploy        ├─► prepare ──► record ──► switch: the successor claims, the predecessor finishes
+//! rollback     ─┘   (load)     (on disk)
+//! ```
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `prepare` | a version made ready, before anything is changed |
+//! | [`record`] | which versions a handler has had, and which is current |
+//! | [`versions`] | where records and components are kept |
+//! | `reload` | a configuration, applied by difference |
+//! | [`watch`] | notices that files have changed |
+//! | `work` | one version at work |
+//! | [`status`] | what people are shown |
+//!
+//! **Invariants.** One change at a time. A change that fails before its record is written has changed nothing; once it is,
+//! it is carried out, after a crash too. Every version has a dispatcher of its own: what it has begun it finishes, what it
+//! has claimed and not begun goes back without an attempt spent, and the successor claims at once. So during a switch
+//! calls of both versions run side by side, and a handler's `concurrency` holds for each of them.
+
+mod prepare;
+pub mod record;
+mod reload;
+pub mod status;
+pub mod versions;
+pub mod watch;
+mod work;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use gristmill_core::{Clock, HandlerName, SystemClock};
+use gristmill_host::{Host, Want, digest};
+use gristmill_queue::{Operation, Queue, QueueError, QueueStats};
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+use self::prepare::{Choice, Workshop};
+pub use self::prepare::{PrepareError, Prepared};
+use self::record::{Kept, NoVersion, Origin, Record};
+pub use self::reload::{Applied, ApplyError};
+use self::status::Reloads;
+use self::versions::{Versions, VersionsError};
+use self::work::Work;
+use crate::cli::text::{one_line, short_digest};
+use crate::config::{Config, HandlerConfig};
+use crate::dispatch::Observers;
+use crate::registry::{self, Handler};
+use crate::routing::Router;
+use crate::threads::Threads;
+
+/// Threads that claim and settle for all handlers.
+const DISPATCH_THREADS: usize = 1;
+/// Why the queue of a handler is paused that is not there any more.
+const REMOVED: &str = "its handler was removed";
+
+/// A deployment at work. Cheap to clone; all clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    shared: Arc<Shared>,
+}
+
+/// What the handlers of a deployment share.
+struct Shared {
+    host: Host,
+    queue: Arc<dyn Queue>,
+    router: Arc<Router>,
+    observers: Observers,
+    clock: Arc<dyn Clock>,
+    versions: Arc<Versions>,
+    /// Where calls run.
+    guests: Handle,
+    /// Where dispatchers run.
+    threads: Threads,
+    /// Held by whoever changes anything.
+    changing: tokio::sync::Mutex<Open>,
+    config: RwLock<Arc<Config>>,
+    slots: RwLock<BTreeMap<HandlerName, Slot>>,
+    /// Predecessors that finish what they have begun.
+    finishing: Mutex<Vec<Work>>,
+    reloads: Mutex<Reloads>,
+}
+
+/// Whether anything may be changed: not when everything is about to stop.
+#[derive(Debug)]
+struct Open(bool);
+
+/// One handler.
+#[derive(Debug)]
+struct Slot {
+    handler: Arc<Handler>,
+    record: Record,
+    work: Work,
+}
+
+/// What came of a deployment or a rollback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployed {
+    /// The version that handles events from now on.
+    pub current: Kept,
+    /// The digest of the one that did before.
+    pub before: String,
+    /// What the new one imports that the old one did not and that needs a grant, a line each.
+    pub wants: Vec<String>,
+}
+
+/// Why a version was not deployed. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// There is no such handler.
+    #[error("there is no handler `{handler}`; there are: {}", .known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        handler: HandlerName,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// The configuration pins it to another component.
+    #[error(
+        "handler `{handler}`: runtime.toml pins it to {pinned}, and this is {actual}\nchange or remove its `digest` first"
+    )]
+    Pinned {
+        /// The handler.
+        handler: HandlerName,
+        /// What it is pinned to.
+        pinned: String,
+        /// What was to be deployed.
+        actual: String,
+    },
+    /// It cannot take over.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// There is no such version.
+    #[error("handler `{handler}`: {error}")]
+    NoVersion {
+        /// The handler.
+        handler: HandlerName,
+        /// Why not.
+        error: NoVersion,
+    },
+    /// It cannot be recorded.
+    #[error("handler `{handler}`: {error}")]
+    Versions {
+        /// The handler.
+        handler: HandlerName,
+        /// Why not.
+        error: VersionsError,
+    },
+    /// The runtime is about to stop.
+    #[error("the runtime is about to stop")]
+    Stopping,
+}
+
+/// Loads every handler: the version that is current by its record, or what its source has, if that is new. Nothing is
+/// changed. One result each, in the order of the configuration.
+pub async fn prepare(host: &Host, versions: &Arc<Versions>, config: &Config) -> Vec<Result<Prepared, PrepareError>> {
+    let workshop = Workshop { host, versions, config, now: SystemClock::new().now() };
+    let mut prepared = Vec::with_capacity(config.handlers.len());
+    for handler in &config.handlers {
+        prepared.push(match workshop.choose(handler).await {
+            Ok(choice) => workshop.prepare(handler, choice).await,
+            Err(error) => Err(error),
+        });
+    }
+    prepared
+}
+
+impl Deployment {
+    /// A deployment of what is `prepared`, whose versions are recorded. Calls run on the runtime on which this is called,
+    /// from when it [begins](Self::begin).
+    ///
+    /// # Errors
+    /// When the operating system refuses threads, or a record cannot be written.
+    pub async fn new(
+        config: Config,
+        (host, queue, versions): (Host, Arc<dyn Queue>, Arc<Versions>),
+        prepared: &[Prepared],
+    ) -> anyhow::Result<Self> {
+        let threads = Threads::start("gristmill-dispatch", DISPATCH_THREADS).context("cannot start threads")?;
+        let router = Arc::new(Router::new(registry::routes(&config)));
+        let shared = Arc::new(Shared {
+            host,
+            queue,
+            router,
+            observers: Observers::default(),
+            clock: Arc::new(SystemClock::new()),
+            versions,
+            guests: Handle::current(),
+            threads,
+            changing: tokio::sync::Mutex::new(Open(true)),
+            config: RwLock::new(Arc::new(config)),
+            slots: RwLock::default(),
+            finishing: Mutex::default(),
+            reloads: Mutex::default(),
+        });
+        for prepared in prepared {
+            let name = &prepared.handler.config.name;
+            shared.record(prepared).await.with_context(|| format!("handler `{name}`"))?;
+            shared.unpause(name).await?;
+        }
+        Ok(Self { shared })
+    }
+
+    /// Sets the handlers to work.
+    pub async fn begin(&self, prepared: Vec<Prepared>) {
+        let _change = self.shared.changing.lock().await;
+        for prepared in prepared {
+            self.shared.switch(prepared);
+        }
+    }
+
+    /// Deploys a component by hand: from now on it handles the handler's events. The same one as before is nothing new.
+    ///
+    /// # Errors
+    /// When it is not deployed; then nothing has changed.
+    pub async fn deploy(&self, name: HandlerName, bytes: Bytes) -> Result<Deployed, DeployError> {
+        self.uninterrupted(async move |shared| {
+            let (handler, record) = shared.slot(&name)?;
+            let actual = digest(&bytes);
+            check_pin(&handler.config, &actual)?;
+            if record.current.digest == actual {
+                return Ok(Deployed { current: record.current, before: actual, wants: Vec::new() });
+            }
+            let config = shared.config();
+            let workshop = shared.workshop(&config);
+            let choice = workshop.version(bytes, actual, Origin::Deploy, Some(record));
+            shared.take_over(&handler, workshop.prepare(&handler.config, choice).await?).await
+        })
+        .await
+    }
+
+    /// Goes back to a version that is kept: the one whose digest begins with `asked`, or the one that was current before.
+    ///
+    /// # Errors
+    /// When there is no such version, or it cannot run any more; then nothing has changed.
+    pub async fn roll_back(&self, name: HandlerName, asked: Option<String>) -> Result<Deployed, DeployError> {
+        self.uninterrupted(async move |shared| {
+            let (handler, mut record) = shared.slot(&name)?;
+            let version = record
+                .roll_back(asked.as_deref(), shared.clock.now())
+                .map_err(|error| DeployError::NoVersion { handler: name.clone(), error })?;
+            check_pin(&handler.config, &version.digest)?;
+            if handler.component.digest() == version.digest {
+                return Ok(Deployed { before: version.digest.clone(), current: version, wants: Vec::new() });
+            }
+            let config = shared.config();
+            let workshop = shared.workshop(&config);
+            let bytes = workshop
+                .component(&version.digest)
+                .await
+                .map_err(|error| DeployError::Versions { handler: name.clone(), error })?;
+            let choice = Choice { bytes, record, is_new: true };
+            shared.take_over(&handler, workshop.prepare(&handler.config, choice).await?).await
+        })
+        .await
+    }
+
+    /// Carries out a change as a whole, one at a time, whether or not somebody waits for its end.
+    async fn uninterrupted<T: Send + 'static, F>(
+        &self,
+        change: impl FnOnce(Arc<Shared>) -> F + Send + 'static,
+    ) -> Result<T, DeployError>
+    where
+        F: Future<Output = Result<T, DeployError>> + Send,
+    {
+        let shared = self.shared.clone();
+        let changed = self.shared.guests.spawn(async move {
+            let owner = shared.clone();
+            let open = owner.changing.lock().await;
+            if !open.0 {
+                return Err(DeployError::Stopping);
+            }
+            change(shared).await
+        });
+        // It panicked, or the process ends.
+        changed.await.unwrap_or(Err(DeployError::Stopping))
+    }
+
+    /// The queue that its handlers work on.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<dyn Queue> {
+        &self.shared.queue
+    }
+
+    /// Where published events go.
+    #[must_use]
+    pub fn router(&self) -> &Arc<Router> {
+        &self.shared.router
+    }
+
+    /// What is told of the handlers' work.
+    #[must_use]
+    pub fn observers(&self) -> &Observers {
+        &self.shared.observers
+    }
+
+    /// What runs the components.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.shared.host
+    }
+
+    /// The configuration that holds.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config()
+    }
+
+    /// Reads the secrets of all handlers again.
+    pub async fn refresh_secrets(&self) {
+        let handlers = self.shared.slots().values().map(|slot| slot.handler.clone()).collect();
+        registry::refresh(handlers).await;
+    }
+
+    /// Ends all work: no more claims, and what runs may go on for `grace`, or until `hurry` ends. What still runs then goes
+    /// back. Returns when every delivery is settled; whether none had to go back.
+    pub async fn stop(&self, grace: Duration, hurry: impl Future<Output = ()>) -> bool {
+        self.shared.changing.lock().await.0 = false;
+        let mut all: Vec<_> =
+            std::mem::take(&mut *self.shared.slots_mut()).into_values().map(|slot| slot.work).collect();
+        all.append(&mut self.shared.finishing());
+        all.iter().for_each(Work::drain);
+        let drained = async {
+            for work in &mut all {
+                work.ended().await;
+            }
+        };
+        let in_time = tokio::select! {
+            drained = tokio::time::timeout(grace, drained) => drained.is_ok(),
+            () = hurry => false,
+        };
+        if !in_time {
+            warn!("handlers still run: their deliveries are released");
+            all.iter().for_each(Work::release);
+            for work in &mut all {
+                work.ended().await;
+            }
+        }
+        in_time
+    }
+}
+
+impl Shared {
+    fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn slots(&self) -> RwLockReadGuard<'_, BTreeMap<HandlerName, Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slots_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<HandlerName, Slot>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finishing(&self) -> MutexGuard<'_, Vec<Work>> {
+        self.finishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reloads(&self) -> MutexGuard<'_, Reloads> {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn workshop<'a>(&'a self, config: &'a Config) -> Workshop<'a> {
+        Workshop { host: &self.host, versions: &self.versions, config, now: self.clock.now() }
+    }
+
+    /// A handler and its versions.
+    fn slot(&self, name: &HandlerName) -> Result<(Arc<Handler>, Record), DeployError> {
+        let slots = self.slots();
+        match slots.get(name) {
+            Some(slot) => Ok((slot.handler.clone(), slot.record.clone())),
+            None => {
+                let known = slots.keys().map(ToString::to_string).collect();
+                Err(DeployError::Unknown { handler: name.clone(), known })
+            }
+        }
+    }
+
+    /// Puts `next` in the place of `old`, on the disk and then in fact.
+    async fn take_over(&self, old: &Handler, next: Prepared) -> Result<Deployed, DeployError> {
+        let name = next.handler.config.name.clone();
+        self.record(&next).await.map_err(|error| DeployError::Versions { handler: name.clone(), error })?;
+        let wants = next.handler.component.wants_beyond(&old.component);
+        let wants: Vec<_> = wants.iter().filter_map(described).collect();
+        let before = old.component.digest().to_owned();
+        let current = next.record.current.clone();
+        info!(handler = %name, from = short_digest(&before), to = short_digest(&current.digest), "another version takes over");
+        for want in &wants {
+            info!(handler = %name, "unlike the version before, it imports {want}");
+        }
+        self.switch(next);
+        Ok(Deployed { current, before, wants })
+    }
+
+    /// Writes down what is to run, if that is not written yet.
+    async fn record(&self, prepared: &Prepared) -> Result<(), VersionsError> {
+        let Some(bytes) = prepared.new.clone() else { return Ok(()) };
+        let (versions, record) = (self.versions.clone(), prepared.record.clone());
+        let name = prepared.handler.config.name.clone();
+        let recorded = tokio::task::spawn_blocking(move || {
+            versions.keep(&bytes)?;
+            versions.commit(&name, &record)
+        });
+        recorded.await.unwrap_or_else(|error| Err(VersionsError::interrupted(error)))
+    }
+
+    /// Sets a version to work. Its predecessor finishes what it has begun.
+    fn switch(&self, next: Prepared) {
+        let Prepared { handler, record, .. } = next;
+        let name = handler.config.name.clone();
+        let predecessor = self.slots_mut().remove(&name);
+        if let Some(Slot { work, .. }) = &predecessor {
+            work.drain();
+        }
+        let work = Work::start(self, handler.clone());
+        self.slots_mut().insert(name, Slot { handler, record, work });
+        if let Some(Slot { work, .. }) = predecessor {
+            self.finish(work);
+        }
+    }
+
+    /// Keeps what finishes, so that a stop waits for it.
+    fn finish(&self, work: Work) {
+        let mut finishing = self.finishing();
+        finishing.retain(|work| !work.is_over());
+        finishing.push(work);
+    }
+
+    /// The queue of a handler that was removed goes on when the handler is back.
+    async fn unpause(&self, name: &HandlerName) -> Result<(), QueueError> {
+        let stats = self.queue.stats().await?;
+        let is_ours = |stats: &&QueueStats| stats.queue == *name && stats.paused.as_deref() == Some(REMOVED);
+        if stats.iter().any(|stats| is_ours(&stats)) {
+            self.queue.operate(Operation::Resume { queue: name.clone() }).await?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("slots", &self.slots().keys()).finish_non_exhaustive()
+    }
+}
+
+/// What an import needs that the version before did not have. `None`: no grant, and so nothing of interest.
+fn described(want: &Want) -> Option<String> {
+    let grant = want.grant?;
+    let import = one_line(&want.import);
+    Some(if want.is_granted {
+        format!("{import}, which the grant `{}` covers", grant.name())
+    } else {
+        format!("{import}, and gets nothing of it without: grant = {{ {} = {} }}", grant.name(), grant.example())
+    })
+}
+
+/// Whether `digest` may run, by the configuration.
+fn check_pin(config: &HandlerConfig, digest: &str) -> Result<(), DeployError> {
+    match &config.digest {
+        Some(pinned) if pinned != digest => {
+            let (handler, pinned, actual) = (config.name.clone(), pinned.clone(), digest.to_owned());
+            Err(DeployError::Pinned { handler, pinned, actual })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,150 @@
+//! Making a version ready, before anything is changed: which bytes it is, that they load, and what is to be recorded.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gristmill_core::Timestamp;
+use gristmill_host::{Host, digest};
+use tracing::{debug, info, warn};
+
+use super::record::{Kept, Origin, Record};
+use super::versions::{Versions, VersionsError};
+use crate::cli::text::{one_line, short_digest};
+use crate::config::{Config, HandlerConfig};
+use crate::http::model::Time;
+use crate::registry::{self, Handler, HandlerError};
+
+/// How many versions of a handler are kept.
+const KEEP_VERSIONS: usize = 5;
+
+/// A handler that can take over.
+#[derive(Debug)]
+pub struct Prepared {
+    /// It, loaded.
+    pub handler: Arc<Handler>,
+    /// What its versions will be.
+    pub(super) record: Record,
+    /// Its component, if it is still to be kept and recorded.
+    pub(super) new: Option<Bytes>,
+}
+
+/// Why a handler cannot take over.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// It does not load.
+    #[error(transparent)]
+    Handler(#[from] HandlerError),
+    /// What is kept of its versions is of no use.
+    #[error("handler `{handler}`: {error}")]
+    Versions {
+        /// The handler.
+        handler: gristmill_core::HandlerName,
+        /// Why.
+        error: VersionsError,
+    },
+    /// Something was interrupted.
+    #[error("handler `{handler}`: {error}")]
+    Interrupted {
+        /// The handler.
+        handler: gristmill_core::HandlerName,
+        /// What.
+        error: tokio::task::JoinError,
+    },
+}
+
+/// Whose versions, on which host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Workshop<'a> {
+    pub(super) host: &'a Host,
+    pub(super) versions: &'a Arc<Versions>,
+    pub(super) config: &'a Config,
+    pub(super) now: Timestamp,
+}
+
+impl Prepared {
+    /// Tells the log.
+    pub fn tell(&self) {
+        let component = &self.handler.component;
+        info!(handler = %component.name(), digest = component.digest(),
+            compile_ms = u64::try_from(component.compile_time().as_millis()).unwrap_or(u64::MAX), "loaded");
+        for gap in component.gaps() {
+            debug!(handler = %component.name(), "{}", one_line(&gap.to_string()));
+        }
+        if self.record.source.as_ref() != Some(&self.record.current.digest) {
+            let source = self.record.source.as_deref().map(short_digest).unwrap_or_default();
+            info!(handler = %component.name(), source, since = %self.record.current.since.0,
+                "this version was chosen by hand; another one of its source takes its place");
+        }
+    }
+}
+
+/// What a handler is to run.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) bytes: Bytes,
+    pub(super) record: Record,
+    /// Whether that is not recorded yet.
+    pub(super) is_new: bool,
+}
+
+impl Workshop<'_> {
+    /// Chooses what the handler shall run: what its source has, if that has changed since it was looked at last, or else
+    /// the version that is current by its record.
+    pub(super) async fn choose(self, handler: &HandlerConfig) -> Result<Choice, PrepareError> {
+        let bytes = registry::read(handler).await?;
+        let delivered = digest(&bytes);
+        let record = self.record(handler).await?;
+        let Some(record) = record else { return Ok(self.version(bytes, delivered, Origin::Source, None)) };
+        let current = record.current.digest.clone();
+        let is_pinned_to_another = handler.digest.as_ref().is_some_and(|pin| *pin != current);
+        if record.source.as_ref() != Some(&delivered) || is_pinned_to_another {
+            return Ok(self.version(bytes, delivered, Origin::Source, Some(record)));
+        }
+        if current == delivered {
+            return Ok(Choice { bytes, record, is_new: false });
+        }
+        match self.component(&current).await {
+            Ok(bytes) => Ok(Choice { bytes, record, is_new: false }),
+            Err(error) => {
+                warn!(handler = %handler.name, %error, "taking what its source has instead");
+                Ok(self.version(bytes, delivered, Origin::Source, Some(record)))
+            }
+        }
+    }
+
+    /// These bytes, as a version after those of `record`.
+    pub(super) fn version(self, bytes: Bytes, digest: String, origin: Origin, record: Option<Record>) -> Choice {
+        let version = Kept { digest, size: bytes.len() as u64, origin, since: Time(self.now) };
+        let record = match record {
+            Some(mut record) => {
+                record.activate(version, KEEP_VERSIONS);
+                record
+            }
+            None => Record::new(version),
+        };
+        Choice { bytes, record, is_new: true }
+    }
+
+    /// Loads what was chosen.
+    pub(super) async fn prepare(self, handler: &HandlerConfig, choice: Choice) -> Result<Prepared, PrepareError> {
+        let Choice { bytes, record, is_new } = choice;
+        let loaded = registry::load_version(self.host, handler, self.config, bytes.clone()).await?;
+        Ok(Prepared { handler: Arc::new(loaded), record, new: is_new.then_some(bytes) })
+    }
+
+    async fn record(self, handler: &HandlerConfig) -> Result<Option<Record>, PrepareError> {
+        let (versions, name) = (self.versions.clone(), handler.name.clone());
+        match tokio::task::spawn_blocking(move || versions.record(&name)).await {
+            Ok(record) => record.map_err(|error| PrepareError::Versions { handler: handler.name.clone(), error }),
+            Err(error) => Err(PrepareError::Interrupted { handler: handler.name.clone(), error }),
+        }
+    }
+
+    pub(super) async fn component(self, digest: &str) -> Result<Bytes, VersionsError> {
+        let (versions, wanted) = (self.versions.clone(), digest.to_owned());
+        match tokio::task::spawn_blocking(move || versions.component(&wanted)).await {
+            Ok(bytes) => bytes,
+            Err(_) => Err(VersionsError::Component { digest: digest.to_owned() }),
+        }
+    }
+}

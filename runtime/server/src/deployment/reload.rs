@@ -1,0 +1,218 @@
+//! A configuration, applied by difference.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use gristmill_core::HandlerName;
+use gristmill_queue::{Operation, QueueError};
+use tracing::{error, info, warn};
+
+use super::prepare::{Choice, PrepareError};
+use super::{DeployError, Deployment, REMOVED, Shared, Slot};
+use crate::cli::text::one_line;
+use crate::config::{self, Color, Config, ConfigValue, HandlerConfig};
+use crate::{engine, registry};
+
+/// What another configuration has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Handlers that there were not.
+    pub added: Vec<HandlerName>,
+    /// Handlers whose settings or component are others.
+    pub changed: Vec<HandlerName>,
+    /// Handlers that there are not any more. Their queues are kept, and paused.
+    pub removed: Vec<HandlerName>,
+    /// Settings that are others, and hold after a restart only.
+    pub restart: Vec<String>,
+}
+
+/// Why a configuration was not applied. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// These handlers cannot run.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Handlers(Vec<PrepareError>),
+    /// The store cannot be written.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// What is new cannot be recorded, or the runtime is about to stop.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+}
+
+impl Deployment {
+    /// Reads the configuration again, and applies it; what comes of it is logged, and kept for the status.
+    pub async fn reload(&self, path: &Path) {
+        let applied = match read(path.to_owned()).await {
+            Ok(config) => self.apply(config).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        let mut reloads = self.shared.reloads();
+        match applied {
+            Ok(applied) => {
+                applied.tell();
+                reloads.applied += 1;
+                reloads.error = None;
+                reloads.restart = applied.restart;
+            }
+            Err(reason) => {
+                error!("{} is not applied, and nothing has changed:\n{reason}", path.display());
+                reloads.refused += 1;
+                reloads.error = Some((self.shared.clock.now(), reason));
+            }
+        }
+    }
+
+    /// Makes `config` what holds: handlers that are new or others are loaded first, and if one of them fails, nothing
+    /// changes. What a handler's source has is looked at again. Settings of the runtime itself hold after a restart only.
+    ///
+    /// # Errors
+    /// When it is not applied; then nothing has changed.
+    pub async fn apply(&self, config: Config) -> Result<Applied, ApplyError> {
+        self.uninterrupted(async move |shared| Ok(shared.apply(config).await)).await?
+    }
+}
+
+impl Shared {
+    async fn apply(&self, mut config: Config) -> Result<Applied, ApplyError> {
+        let old = self.config();
+        let restart = restart_needed(&old, &config);
+        keep_what_needs_a_restart(&old, &mut config);
+        let (mut prepared, mut errors) = (Vec::new(), Vec::new());
+        for handler in &config.handlers {
+            let workshop = self.workshop(&config);
+            let next = match workshop.choose(handler).await {
+                Ok(choice) if self.is_at_work(handler, &choice) => continue,
+                Ok(choice) => workshop.prepare(handler, choice).await,
+                Err(error) => Err(error),
+            };
+            match next {
+                Ok(next) => prepared.push(next),
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(ApplyError::Handlers(errors));
+        }
+        engine::configure(&*self.queue, &config).await?;
+        let mut applied = Applied { restart, ..Applied::default() };
+        for next in &prepared {
+            let name = next.handler.config.name.clone();
+            self.record(next).await.map_err(|error| DeployError::Versions { handler: name.clone(), error })?;
+            let list = if self.slots().contains_key(&name) { &mut applied.changed } else { &mut applied.added };
+            list.push(name);
+        }
+        // From here on, nothing fails.
+        let names: BTreeSet<_> = config.handlers.iter().map(|handler| handler.name.clone()).collect();
+        applied.removed = self.slots().keys().filter(|name| !names.contains(*name)).cloned().collect();
+        self.router.set(registry::routes(&config));
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        for next in prepared {
+            if let Err(error) = self.unpause(&next.handler.config.name).await {
+                error!(handler = %next.handler.config.name, %error, "cannot resume its queue");
+            }
+            self.switch(next);
+        }
+        for name in &applied.removed {
+            self.remove(name).await;
+        }
+        Ok(applied)
+    }
+
+    /// Whether the very same runs already.
+    fn is_at_work(&self, handler: &HandlerConfig, choice: &Choice) -> bool {
+        let slots = self.slots();
+        let Some(slot) = slots.get(&handler.name) else { return false };
+        slot.handler.component.digest() == choice.record.current.digest
+            && slot.record == choice.record
+            && without_places(&slot.handler.config) == without_places(handler)
+    }
+
+    async fn remove(&self, name: &HandlerName) {
+        let Some(Slot { work, .. }) = self.slots_mut().remove(name) else { return };
+        work.drain();
+        self.finish(work);
+        let pause = Operation::Pause { queue: name.clone(), reason: REMOVED.to_owned() };
+        if let Err(error) = self.queue.operate(pause).await {
+            error!(handler = %name, %error, "cannot pause the queue of a handler that was removed");
+        }
+    }
+}
+
+/// The configuration as it is written; or what is wrong with it.
+async fn read(path: PathBuf) -> Result<Config, String> {
+    let read = tokio::task::spawn_blocking(move || config::load(&path));
+    match read.await {
+        Ok(Ok(config)) => Ok(config),
+        Ok(Err(errors)) => Err(errors.render(Color::Plain).trim_end().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl Applied {
+    /// Tells the log.
+    pub fn tell(&self) {
+        let list = |names: &[HandlerName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty() {
+            info!("the configuration was read again: no handler has changed");
+        } else {
+            info!(
+                added = list(&self.added),
+                changed = list(&self.changed),
+                removed = list(&self.removed),
+                "the configuration was read again"
+            );
+        }
+        for setting in &self.restart {
+            warn!("{} has changed, and needs a restart to take effect", one_line(setting));
+        }
+    }
+}
+
+/// Settings that are read when the process starts, and are others now.
+fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
+    let host = |name, differs| (name, differs);
+    let (a, b, q, r) = (&old.host, &new.host, &old.queue, &new.queue);
+    let settings = [
+        host("`[runtime] data-dir`", old.data_dir != new.data_dir),
+        host("`[runtime] memory`", a.memory != b.memory),
+        host("`[runtime] stack`", a.stack != b.stack),
+        host("`[runtime] max-component-size`", a.max_component_size != b.max_component_size),
+        host("`[runtime] max-instances`", a.max_instances != b.max_instances),
+        host("`[runtime] code-cache`", a.code_cache != b.code_cache),
+        host("`[runtime] code-cache-size`", a.code_cache_size != b.code_cache_size),
+        host("`[http] listen`", old.listen != new.listen),
+        host("`[http-client] ca-file`", old.ca_file != new.ca_file),
+        host("`[queue] engine`", q.engine != r.engine),
+        host("`[queue] durability`", q.durability != r.durability),
+        host("`[queue] max-event-size`", q.max_event_size != r.max_event_size),
+        host("`[queue] idempotency-window`", q.idempotency_window != r.idempotency_window),
+        host("`[queue] disk-reserve`", q.disk_reserve != r.disk_reserve),
+        host("`[queue] write-buffer`", q.write_buffer != r.write_buffer),
+        host("`[queue] cache`", q.cache != r.cache),
+        host("`[log] retention`", old.log_retention != new.log_retention),
+    ];
+    settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// What holds stays what holds, until the restart.
+fn keep_what_needs_a_restart(old: &Config, new: &mut Config) {
+    new.data_dir.clone_from(&old.data_dir);
+    new.host.clone_from(&old.host);
+    new.listen = old.listen;
+    new.ca_file.clone_from(&old.ca_file);
+    new.queue = old.queue;
+    new.log_retention = old.log_retention;
+}
+
+/// A handler's configuration, wherever in the file its secrets are written.
+fn without_places(config: &HandlerConfig) -> HandlerConfig {
+    let mut config = config.clone();
+    for value in config.config.values_mut() {
+        if let ConfigValue::Env { place, .. } | ConfigValue::File { place, .. } = value {
+            place.clear();
+        }
+    }
+    config
+}

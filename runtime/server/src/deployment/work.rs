@@ -1,0 +1,52 @@
+//! One version of a handler at work: its dispatcher, and the way to end it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::Shared;
+use crate::dispatch::{Dispatcher, Phase};
+use crate::registry::Handler;
+
+/// A dispatcher that runs. Its successor takes over while it finishes what it has begun.
+#[derive(Debug)]
+pub(super) struct Work {
+    phase: watch::Sender<Phase>,
+    task: JoinHandle<()>,
+}
+
+impl Work {
+    /// Begins to claim.
+    pub(super) fn start(shared: &Shared, handler: Arc<Handler>) -> Self {
+        let (phase, phases) = watch::channel(Phase::Running);
+        let (queue, router, clock) = (shared.queue.clone(), shared.router.clone(), shared.clock.clone());
+        // Calls run where the dispatcher is made.
+        let _guests = shared.guests.enter();
+        let dispatcher = Dispatcher::new(handler, queue, router, clock, (shared.observers.clone(), phases));
+        Self { phase, task: shared.threads.handle().spawn(dispatcher.run()) }
+    }
+
+    /// Nothing more is claimed, and what was not begun goes back.
+    pub(super) fn drain(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// What still runs goes back too.
+    pub(super) fn release(&self) {
+        self.phase.send_replace(Phase::Releasing);
+    }
+
+    /// Whether everything is settled.
+    pub(super) fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Waits until everything is settled.
+    pub(super) async fn ended(&mut self) {
+        if !self.task.is_finished() {
+            // Of a panic, others have told.
+            let _ = (&mut self.task).await;
+        }
+    }
+}

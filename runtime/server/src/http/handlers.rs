@@ -1,0 +1,108 @@
+//! Handlers and their versions: what there is, and another version in the place of one.
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State as Shared};
+use gristmill_core::HandlerName;
+use serde::Deserialize;
+
+use super::Api;
+use super::inspect::{invalid, segment};
+use super::model::{Deployed, Handler, List, Refused, Reloads, Status, Time, Version};
+use super::problem::{self, Problem};
+use crate::deployment::record::Kept;
+use crate::deployment::status::HandlerStatus;
+use crate::deployment::{DeployError, Deployment, PrepareError};
+use crate::registry::HandlerError;
+
+type Segment = Result<Path<String>, PathRejection>;
+
+pub(super) async fn handlers(Shared(api): Shared<Api>) -> Json<List<Handler>> {
+    let handlers = api.deployment.iter().flat_map(Deployment::handlers);
+    Json(List { items: handlers.map(handler).collect(), next: None })
+}
+
+pub(super) async fn status(Shared(api): Shared<Api>) -> Result<Json<Status>, Problem> {
+    let deployment = deployment(&api)?;
+    let reloads = deployment.reloads();
+    let config = Reloads {
+        applied: reloads.applied,
+        refused: reloads.refused,
+        error: reloads.error.map(|(at, reason)| Refused { at: Time(at), reason }),
+        needs_restart: reloads.restart,
+    };
+    Ok(Json(Status { config, handlers: deployment.handlers().into_iter().map(handler).collect() }))
+}
+
+pub(super) async fn deploy(Shared(api): Shared<Api>, path: Segment, body: Body) -> Result<Json<Deployed>, Problem> {
+    let (name, deployment) = (handler_name(path)?, deployment(&api)?);
+    let max = deployment.config().host.max_component_size;
+    let bytes = to_bytes(body, usize::try_from(max).unwrap_or(usize::MAX)).await.map_err(|error| {
+        let detail =
+            format!("the component cannot be read, or has more than {max} bytes (`max-component-size`): {error}");
+        Problem::new(problem::TOO_LARGE, detail)
+    })?;
+    let deployed = deployment.deploy(name.clone(), bytes).await?;
+    Ok(Json(shown(name, deployed)))
+}
+
+/// The query of a rollback.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    /// A digest, or how it begins.
+    to: Option<String>,
+}
+
+pub(super) async fn roll_back(
+    Shared(api): Shared<Api>,
+    path: Segment,
+    query: Result<Query<Target>, QueryRejection>,
+) -> Result<Json<Deployed>, Problem> {
+    let name = handler_name(path)?;
+    let Query(Target { to }) = query.map_err(|error| invalid(error.body_text()))?;
+    let deployed = deployment(&api)?.roll_back(name.clone(), to).await?;
+    Ok(Json(shown(name, deployed)))
+}
+
+fn deployment(api: &Api) -> Result<&Deployment, Problem> {
+    api.deployment.as_ref().ok_or_else(|| Problem::new(problem::NOT_READY, "no handlers are at work"))
+}
+
+fn handler_name(path: Segment) -> Result<HandlerName, Problem> {
+    HandlerName::new(&segment(path)?).map_err(|error| Problem::new(problem::UNKNOWN_HANDLER, error.to_string()))
+}
+
+fn handler(status: HandlerStatus) -> Handler {
+    Handler {
+        name: status.name,
+        interface: status.interface,
+        pinned: status.pinned,
+        versions: status.versions.into_iter().map(version).collect(),
+    }
+}
+
+fn version(kept: Kept) -> Version {
+    Version { digest: kept.digest, size: kept.size, origin: kept.origin, since: kept.since }
+}
+
+fn shown(handler: HandlerName, deployed: crate::deployment::Deployed) -> Deployed {
+    Deployed { handler, current: version(deployed.current), before: deployed.before, wants: deployed.wants }
+}
+
+impl From<DeployError> for Problem {
+    fn from(error: DeployError) -> Self {
+        let kind = match &error {
+            DeployError::Unknown { .. } => problem::UNKNOWN_HANDLER,
+            DeployError::Pinned { .. } => problem::PINNED,
+            DeployError::NoVersion { .. } => problem::UNKNOWN_VERSION,
+            DeployError::Prepare(PrepareError::Handler(HandlerError::Load { .. } | HandlerError::NoBatches { .. })) => {
+                problem::UNFIT_COMPONENT
+            }
+            DeployError::Prepare(_) | DeployError::Versions { .. } => problem::INTERNAL,
+            DeployError::Stopping => problem::NOT_READY,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
