@@ -14,6 +14,7 @@ mod rig;
 mod shown;
 mod state;
 mod surroundings;
+mod trusting;
 
 use gristmill_core::Timestamp;
 use rig::{Deployment, acker, actor, event, outcomes, reason, swapped, text};

@@ -156,6 +156,9 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// From claim to settlement.
     pub duration: Duration,
+    /// It failed and was not spent. Not serialized: [`History::forgiven`] has it for all attempts together.
+    #[serde(skip)]
+    pub forgiven: bool,
 }
 
 /// The first and the last ten attempts of an entry, across redrives.
@@ -200,6 +203,21 @@ impl History {
     pub fn last(&self) -> Option<&Attempt> {
         self.attempts.last()
     }
+
+    /// Which of the attempts that are kept were forgiven: the lowest bit stands for the oldest.
+    #[must_use]
+    pub fn forgiven(&self) -> u32 {
+        const { assert!(2 * Self::KEPT <= u32::BITS as usize, "a bit for each attempt that is kept") };
+        let bits = self.attempts.iter().zip(0..).map(|(attempt, at)| u32::from(attempt.forgiven) << at);
+        bits.fold(0, |all, bit| all | bit)
+    }
+
+    /// Marks attempts as [`forgiven`](Self::forgiven) says, and no others. For who has stored both apart.
+    pub fn forgive(&mut self, forgiven: u32) {
+        for (attempt, at) in self.attempts.iter_mut().zip(0..u32::BITS) {
+            attempt.forgiven = forgiven >> at & 1 == 1;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -217,11 +235,19 @@ mod tests {
                 version: None,
                 started_at: Timestamp::EPOCH,
                 duration: Duration::ZERO,
+                forgiven: attempt % 3 == 0,
             });
         }
         let kept: Vec<_> = history.attempts().iter().map(|a| a.attempt).collect();
         assert_eq!(kept, (1..=10).chain(26..=35).collect::<Vec<_>>());
         assert_eq!(history.omitted(), 15);
+        // The third, sixth and ninth of the first ten; 27, 30 and 33 of the last.
+        assert_eq!(history.forgiven(), 0b0010_0100_1001_0010_0100);
+        let mut copy = history.clone();
+        copy.forgive(0);
+        assert_eq!(copy.forgiven(), 0);
+        copy.forgive(history.forgiven() | 1 << 31);
+        assert_eq!(copy, history);
     }
 
     #[test]

@@ -145,6 +145,14 @@ impl OutcomeKind {
     }
 }
 
+impl OutcomeKind {
+    /// Whether somebody had the entry. Otherwise it is a note in the history, of why the entry is dead.
+    #[must_use]
+    pub const fn is_attempt(self) -> bool {
+        !matches!(self, Self::TimeToLive | Self::MaxAge)
+    }
+}
+
 impl fmt::Display for OutcomeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

@@ -70,6 +70,14 @@ pub enum Disposition {
     DeadLetter,
 }
 
+impl Disposition {
+    /// What follows from a failure that is forgiven: the entry comes back after so long; zero: at once.
+    #[must_use]
+    pub const fn of_forgiven(after: Duration) -> Self {
+        if after.is_zero() { Self::Release } else { Self::Defer(after) }
+    }
+}
+
 impl RetryPolicy {
     /// What follows from `outcome` of attempt number `attempt`. `random` is uniform in 0 to 1 and decides the jitter.
     #[must_use]

@@ -9,7 +9,10 @@
 //! grace, and what still runs then is released.
 
 mod batch;
+pub mod breaker;
 mod settlement;
+pub mod trial;
+mod version;
 mod window;
 
 use std::collections::BTreeSet;
@@ -20,23 +23,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use gristmill_core::{Clock, Outcome};
+use gristmill_core::{Clock, HandlerName, Outcome};
 use gristmill_host::{Emit, Interface, Invocation, Place, Report, give_way};
-use gristmill_queue::{Claim, Delivery, Due, Extend, ExtendReply, Publish, Queue, QueueError, Settle};
+use gristmill_queue::{
+    Claim, Delivery, Due, Extend, ExtendReply, Operation, PauseIf, Publish, Queue, QueueError, ResumeIf, Settle,
+};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
+use self::breaker::{Breaker, Step};
 use self::settlement::{Judged, MAX_SETTLEMENTS, Settled};
+pub use self::version::Fleet;
+use self::version::Version;
 use self::window::Window;
-use crate::cli::text::{one_line, short_digest};
-use crate::handler_log::HandlerLog;
+use crate::cli::text::one_line;
 use crate::latency::Latencies;
 use crate::metrics::Metrics;
 use crate::postmortem;
-use crate::registry::Handler;
 use crate::routing::Router;
 use crate::state::RunState;
 
@@ -70,6 +76,7 @@ pub enum Phase {
 enum Call {
     One(Box<Run>),
     Batch {
+        version: Arc<Version>,
         deliveries: Vec<Delivery>,
         claimed: Instant,
         /// See [`Run`].
@@ -79,6 +86,7 @@ enum Call {
 
 /// A delivery until it is settled.
 struct Run {
+    version: Arc<Version>,
     delivery: Delivery,
     lease_end: Instant,
     /// How often in a row what it read was changed meanwhile.
@@ -113,14 +121,17 @@ pub struct Observers {
 
 /// One handler at work.
 pub struct Dispatcher {
-    handler: Arc<Handler>,
+    name: HandlerName,
+    version: Arc<Version>,
+    /// Another version, which is tried.
+    candidate: Option<Arc<Version>>,
+    breaker: Arc<Breaker>,
     queue: Arc<dyn Queue>,
     router: Arc<Router>,
     clock: Arc<dyn Clock>,
     latencies: Arc<Latencies>,
     metrics: Arc<Metrics>,
     phase: watch::Receiver<Phase>,
-    log: Arc<HandlerLog>,
     /// Where calls run.
     guests: Handle,
     window: Window<Call>,
@@ -131,19 +142,37 @@ impl Dispatcher {
     /// A dispatcher that [`run`](Self::run) sets to work. The handler's calls run on the runtime on which it is made.
     #[must_use]
     pub fn new(
-        handler: Arc<Handler>,
+        fleet: impl Into<Fleet>,
         queue: Arc<dyn Queue>,
         router: Arc<Router>,
         clock: Arc<dyn Clock>,
         (observers, phase): (Observers, watch::Receiver<Phase>),
     ) -> Arc<Self> {
-        let version = short_digest(handler.component.digest());
-        let log = HandlerLog::new(handler.config.name.clone(), version, handler.config.max_log_rate);
+        let Fleet { handler, trial } = fleet.into();
         let Observers { latencies, metrics } = observers;
         let guests = Handle::current();
         let window = Window::new(handler.config.concurrency, guests.metrics().num_workers(), handler.batch_size());
-        let unrouted = Mutex::default();
-        Arc::new(Self { handler, queue, router, clock, latencies, metrics, phase, log, guests, window, unrouted })
+        Arc::new(Self {
+            name: handler.config.name.clone(),
+            breaker: Arc::new(Breaker::new(handler.config.breaker)),
+            candidate: trial.map(|trial| Version::new(trial.candidate.clone(), Some(trial))),
+            version: Version::new(handler, None),
+            queue,
+            router,
+            clock,
+            latencies,
+            metrics,
+            phase,
+            guests,
+            window,
+            unrouted: Mutex::default(),
+        })
+    }
+
+    /// Whether the handler gets deliveries, or is only probed.
+    #[must_use]
+    pub fn breaker(&self) -> &Arc<Breaker> {
+        &self.breaker
     }
 
     /// Works until it is told to drain, and returns when every delivery is settled. What claims and settles should not
@@ -157,6 +186,7 @@ impl Dispatcher {
         let mut phase = self.phase.clone();
         let mut looks = tokio::time::interval(window::PATIENCE / 2);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.adopt_pause().await;
         loop {
             let claimed = tokio::select! {
                 biased;
@@ -173,11 +203,11 @@ impl Dispatcher {
                     }
                 }
                 Err(QueueError::Closed) => {
-                    error!(handler = %self.handler.config.name, "the queue was closed under a handler at work");
+                    error!(handler = %self.name, "the queue was closed under a handler at work");
                     break;
                 }
                 Err(error) => {
-                    error!(handler = %self.handler.config.name, %error, "cannot claim; trying again in a second");
+                    error!(handler = %self.name, %error, "cannot claim; trying again in a second");
                     tokio::select! {
                         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
                         () = tokio::time::sleep(FAILURE_PAUSE) => {}
@@ -191,19 +221,25 @@ impl Dispatcher {
         self.window.close();
         while workers.join_next().await.is_some() {}
         if settler.await.is_err() {
-            error!(handler = %self.handler.config.name, "settling has ended early, and the handler with it: what was not settled comes back");
+            error!(handler = %self.name, "settling has ended early, and the handler with it: what was not settled comes back");
         }
-        self.log.notice();
+        for version in std::iter::once(&self.version).chain(&self.candidate) {
+            version.log.notice();
+        }
+    }
+
+    /// A breaker may have paused the queue before: of the version before, or of an earlier process.
+    async fn adopt_pause(&self) {
+        let stats = self.queue.stats().await.unwrap_or_default();
+        let paused = stats.into_iter().find(|stats| stats.queue == self.name).and_then(|stats| stats.paused);
+        if let Some(reason) = paused {
+            self.breaker.adopt(&reason, Instant::now());
+        }
     }
 
     /// What can be started at once. What was claimed before and could not goes back meanwhile.
     async fn claim(&self, looks: &mut Interval) -> Result<Vec<Delivery>, QueueError> {
-        let claim = async {
-            let calls = self.window.room().await;
-            let claim = Claim::new(self.handler.config.name.clone(), calls * self.handler.batch_size());
-            self.queue.claim(claim.wait(CLAIM_WAIT)).await
-        };
-        let mut claim = pin!(claim);
+        let mut claim = pin!(self.claim_next());
         loop {
             tokio::select! {
                 biased;
@@ -213,27 +249,89 @@ impl Dispatcher {
         }
     }
 
-    /// Calls of the handler for these deliveries.
+    /// Claims as the breaker lets it: nothing while it is open, but for a probe now and then.
+    async fn claim_next(&self) -> Result<Vec<Delivery>, QueueError> {
+        loop {
+            let changed = self.breaker.changed();
+            match self.breaker.step() {
+                Step::Claim => tokio::select! {
+                    biased;
+                    claimed = self.claim_as_ever() => return claimed,
+                    () = changed => {}
+                },
+                Step::Pause(reason) => {
+                    error!(handler = %self.name, reason = one_line(&reason), "its queue is paused, until a probe is handled");
+                    self.give_back(self.window.take_all()).await;
+                    let (queue, only_if) = (self.name.clone(), PauseIf::NotPaused);
+                    self.queue.operate(Operation::Pause { queue, reason, only_if }).await?;
+                    self.breaker.paused();
+                }
+                Step::Resume(reason) => {
+                    let (queue, only_if) = (self.name.clone(), ResumeIf::Reason(reason));
+                    self.queue.operate(Operation::Resume { queue, only_if }).await?;
+                    self.breaker.close();
+                    info!(handler = %self.name, "it handles events again: its queue goes on");
+                }
+                Step::Probe(reason, at) => tokio::select! {
+                    biased;
+                    // There is something only if a person has resumed the queue.
+                    claimed = self.claim_as_ever() => match claimed {
+                        Ok(claimed) if claimed.is_empty() => {}
+                        claimed => {
+                            self.breaker.close();
+                            return claimed;
+                        }
+                    },
+                    claimed = self.probe(reason, at) => return claimed,
+                    () = changed => {}
+                },
+                Step::Wait => tokio::select! {
+                    () = changed => {}
+                    // Whatever has become of it: its lease has ended by then.
+                    () = tokio::time::sleep(self.version.handler.config.queue.lease) => self.breaker.forget(),
+                },
+            }
+        }
+    }
+
+    async fn claim_as_ever(&self) -> Result<Vec<Delivery>, QueueError> {
+        let calls = self.window.room().await;
+        let claim = Claim::new(self.name.clone(), calls * self.version.handler.batch_size());
+        self.queue.claim(claim.wait(CLAIM_WAIT)).await
+    }
+
+    /// From `at` on, the next entry alone, through the breaker's own pause.
+    async fn probe(&self, reason: String, at: Instant) -> Result<Vec<Delivery>, QueueError> {
+        tokio::time::sleep_until(at.into()).await;
+        let claim = Claim::new(self.name.clone(), 1).wait(CLAIM_WAIT).through(reason);
+        let claimed = self.queue.claim(claim).await?;
+        if let Some(delivery) = claimed.first() {
+            info!(handler = %self.name, entry = %delivery.entry, "trying whether it handles events again");
+            self.breaker.probing(delivery.entry.clone());
+        }
+        Ok(claimed)
+    }
+
+    /// Calls of the handler for these deliveries: of the version that each is for.
     fn calls(&self, deliveries: Vec<Delivery>, in_hand: &mpsc::Sender<Infallible>) -> Vec<Call> {
         let now = Instant::now();
-        if self.handler.component.interface() != Interface::BatchHandler {
-            let run = |delivery: Delivery| {
-                let lease_end = now + delivery.lease_for;
-                Call::One(Box::new(Run { delivery, lease_end, conflicts: 0, _in_hand: in_hand.clone() }))
-            };
-            return deliveries.into_iter().map(run).collect();
-        }
-        let mut deliveries = deliveries.into_iter();
-        let batches = std::iter::repeat_with(|| deliveries.by_ref().take(self.handler.batch_size()).collect());
-        let batches = batches.take_while(|batch: &Vec<_>| !batch.is_empty());
-        batches.map(|deliveries| Call::Batch { deliveries, claimed: now, _in_hand: in_hand.clone() }).collect()
+        let (candidates, others) = match &self.candidate {
+            Some(candidate) => {
+                let is_for = |delivery: &Delivery| Arc::ptr_eq(self.version_for(delivery), candidate);
+                let (mine, others) = deliveries.into_iter().partition(is_for);
+                (Some((candidate, mine)), others)
+            }
+            None => (None, deliveries),
+        };
+        let all = candidates.into_iter().chain(std::iter::once((&self.version, others)));
+        all.flat_map(|(version, deliveries)| calls_of(version, deliveries, now, in_hand)).collect()
     }
 
     /// Deliveries that were not begun: no attempt is spent.
     async fn give_back(&self, calls: Vec<Call>) {
         let deliveries: Vec<_> = calls.iter().flat_map(Call::deliveries).collect();
         if !deliveries.is_empty() {
-            debug!(handler = %self.handler.config.name, deliveries = deliveries.len(), "giving back what was not begun");
+            debug!(handler = %self.name, deliveries = deliveries.len(), "giving back what was not begun");
             let released = deliveries.iter().map(|delivery| Settle::new(delivery.lease, Outcome::Released)).collect();
             self.settle_all(&deliveries, released).await;
         }
@@ -263,9 +361,9 @@ impl Dispatcher {
                     };
                     judged.extend(last);
                 }
-                Call::Batch { deliveries, claimed, _in_hand } => {
+                Call::Batch { version, deliveries, claimed, _in_hand } => {
                     hand_over(&settlements, &mut judged).await;
-                    self.deliver_batch(deliveries, claimed).await;
+                    self.deliver_batch(&version, deliveries, claimed).await;
                 }
             }
             drop(running);
@@ -307,24 +405,25 @@ impl Dispatcher {
 
     async fn run_once(&self, run: &mut Run) -> Option<(Settle, Option<Arc<RunState>>)> {
         let place = self.place(run).await?;
-        let delivery = &run.delivery;
+        let Run { version, delivery, .. } = &*run;
         debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt, "delivering");
-        let state = self.run_state();
-        let report = self.handler.component.handle_in(place, self.invocation(delivery, state.clone())).await;
-        Some((self.judge(delivery, report, state.as_deref()), state))
+        let state = self.run_state(version);
+        let report = version.handler.component.handle_in(place, invocation(version, delivery, state.clone())).await;
+        Some((self.judge(run, report, state.as_deref()), state))
     }
 
     /// Room for the run, with a lease that lasts longer than the run may; waiting for room does not use it up. `None`:
     /// the lease has ended.
     async fn place(&self, run: &mut Run) -> Option<Place> {
-        let limits = &self.handler.config.limits;
+        let handler = run.version.handler.clone();
+        let limits = &handler.config.limits;
         // The lease of a claim is long enough by itself; that of a further run may have been used up by the last one.
         if run.conflicts > 0 {
             self.refresh(run, limits.timeout + SETTLE_GRACE).await?;
         }
         // A lease may be as short as a time-out and the grace: half of that is for waiting.
         let enough = limits.timeout + SETTLE_GRACE / 2;
-        let mut admit = pin!(self.handler.component.admit(limits));
+        let mut admit = pin!(handler.component.admit(limits));
         loop {
             let spare = run.lease_left().saturating_sub(enough);
             let place = tokio::select! {
@@ -359,34 +458,21 @@ impl Dispatcher {
     }
 
     /// What one run sees of the state, if it may see any.
-    fn run_state(&self) -> Option<Arc<RunState>> {
-        (!self.handler.config.grant.state.is_empty()).then(|| Arc::new(RunState::new(self.queue.clone())))
-    }
-
-    fn invocation(&self, delivery: &Delivery, state: Option<Arc<RunState>>) -> Invocation {
-        Invocation {
-            delivery_id: delivery.entry.to_string(),
-            queue: delivery.queue.to_string(),
-            attempt: delivery.attempt,
-            max_attempts: delivery.max_attempts,
-            enqueued_at: delivery.enqueued_at,
-            event: delivery.event.clone(),
-            state: state.map(|state| state as _),
-            configuration: self.handler.configuration.get(),
-            limits: self.handler.config.limits.clone(),
-        }
+    fn run_state(&self, version: &Version) -> Option<Arc<RunState>> {
+        (!version.handler.config.grant.state.is_empty()).then(|| Arc::new(RunState::new(self.queue.clone())))
     }
 
     /// Turns what the host observed into a settlement.
-    fn judge(&self, delivery: &Delivery, report: Report, state: Option<&RunState>) -> Settle {
-        self.log.record(delivery, &report.logs);
-        self.metrics.note(&self.handler.config.name, &report.ledger, [report.outcome.kind()]);
+    fn judge(&self, run: &Run, report: Report, state: Option<&RunState>) -> Settle {
+        let Run { version, delivery, .. } = run;
+        version.log.record(delivery, &report.logs);
+        self.metrics.note(&self.name, &report.ledger, [report.outcome.kind()]);
         let postmortem = postmortem::of(&report.outcome, &report.ledger, &report.logs);
         Settle {
             postmortem,
             emits: report.emits.into_iter().map(|emit| self.route(emit)).collect(),
             transaction: state.and_then(|state| state.transaction(report.state)),
-            ..self.settlement(delivery, report.outcome)
+            ..self.verdict(version, delivery, report.outcome)
         }
     }
 
@@ -395,7 +481,7 @@ impl Dispatcher {
         if queues.is_empty() {
             let mut unrouted = self.unrouted.lock().unwrap_or_else(PoisonError::into_inner);
             if unrouted.len() < MAX_UNROUTED && unrouted.insert(emit.event.ty.clone()) {
-                warn!(handler = %self.handler.config.name, r#type = one_line(&emit.event.ty),
+                warn!(handler = %self.name, r#type = one_line(&emit.event.ty),
                     "emitted events of this type are dropped: no subscription matches them");
             }
         }
@@ -407,6 +493,42 @@ impl Dispatcher {
             ..Publish::new(emit.event, queues)
         }
     }
+}
+
+fn invocation(version: &Version, delivery: &Delivery, state: Option<Arc<RunState>>) -> Invocation {
+    Invocation {
+        delivery_id: delivery.entry.to_string(),
+        queue: delivery.queue.to_string(),
+        attempt: delivery.attempt,
+        max_attempts: delivery.max_attempts,
+        enqueued_at: delivery.enqueued_at,
+        event: delivery.event.clone(),
+        state: state.map(|state| state as _),
+        configuration: version.handler.configuration.get(),
+        limits: version.handler.config.limits.clone(),
+    }
+}
+
+fn calls_of(
+    version: &Arc<Version>,
+    deliveries: Vec<Delivery>,
+    now: Instant,
+    in_hand: &mpsc::Sender<Infallible>,
+) -> Vec<Call> {
+    if version.handler.component.interface() != Interface::BatchHandler {
+        let run = |delivery: Delivery| {
+            let lease_end = now + delivery.lease_for;
+            let version = version.clone();
+            Call::One(Box::new(Run { version, delivery, lease_end, conflicts: 0, _in_hand: in_hand.clone() }))
+        };
+        return deliveries.into_iter().map(run).collect();
+    }
+    let mut deliveries = deliveries.into_iter();
+    let batches = std::iter::repeat_with(|| deliveries.by_ref().take(version.handler.batch_size()).collect());
+    let batches = batches.take_while(|batch: &Vec<_>| !batch.is_empty());
+    let call =
+        |deliveries| Call::Batch { version: version.clone(), deliveries, claimed: now, _in_hand: in_hand.clone() };
+    batches.map(call).collect()
 }
 
 /// Hands over what is judged to whoever settles.

@@ -56,6 +56,7 @@ pub async fn run(args: &Run, path: &Path, config: Config) -> anyhow::Result<Exit
     // From here on, what is written is for the next start.
     let (baseline, latencies) = (runtime.baseline.clone(), runtime.deployment.observers().latencies.clone());
     reloading.abort();
+    let is_well = !args.until_idle || runtime.deployment.handlers().iter().all(|handler| handler.circuit.is_none());
     // Stopped in order whatever happened: what runs is settled or released.
     runtime.stop(grace, &mut signals).await;
     if worked.is_ok() && args.until_idle {
@@ -64,7 +65,7 @@ pub async fn run(args: &Run, path: &Path, config: Config) -> anyhow::Result<Exit
     let closed = queue.close().await;
     let refused = worked?;
     closed?;
-    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if refused == 0 && is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn prepare(host: &Host, versions: &Arc<Versions>, config: &Config) -> anyhow::Result<Vec<Prepared>> {
@@ -208,6 +209,9 @@ impl Runtime {
     /// Whether nothing is left to do before `soon`.
     async fn is_idle(&self, stats: &[QueueStats], soon: Timestamp) -> Result<bool, QueueError> {
         for stats in stats {
+            if stats.paused.is_some() && stats.leased == 0 && !self.deployment.is_to_be_probed(&stats.queue) {
+                continue;
+            }
             let sleeping = is_sleeping(stats, soon);
             // Who waits behind an entry that sleeps has to wait as long.
             let stuck = sleeping && stats.scheduled > 0;

@@ -15,8 +15,8 @@ use gristmill_core::json::{BATCH, STRUCTURED};
 use gristmill_core::state::{Change, StateWrite};
 use gristmill_core::{EntryId, Outcome, Pattern, QueueName, Subscription};
 use gristmill_queue::{
-    Act, Action, Claim, Confirm, EngineOptions, KeyOptions, Memory, Operation, Queue, QueueOptions, Selection, Settle,
-    Transaction,
+    Act, Action, Claim, Confirm, EngineOptions, KeyOptions, Memory, Operation, PauseIf, Queue, QueueOptions, Selection,
+    Settle, Transaction,
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -314,7 +314,8 @@ async fn waiting_and_cancelled_entries_are_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_queue_says_why() {
     let server = serve().await;
-    let pause = Operation::Pause { queue: "all".parse().unwrap(), reason: "the bank is down".into() };
+    let reason = "the bank is down".into();
+    let pause = Operation::Pause { queue: "all".parse().unwrap(), reason, only_if: PauseIf::Any };
     server.queue.operate(pause).await.unwrap();
     let queue = json_of(server.get("/v1/queues/all"), StatusCode::OK).await;
     assert_eq!((&queue["paused"], &queue["pause_reason"]), (&json!(true), &json!("the bank is down")));
@@ -495,6 +496,41 @@ async fn the_command_line_looks_and_redrives() {
     assert_eq!(server.gristmill(&["dead", "redrive", &entries[0], "unknown"]).await, Ok(false));
     let queue = json_of(server.get("/v1/queues/all"), StatusCode::OK).await;
     assert_eq!((&queue["ready"], &queue["dead"], &queue["totals"]["redriven"]), (&json!(3), &json!(0), &json!(3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_redrives_what_one_version_failed() {
+    let server = serve().await;
+    let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
+    let mut entries = Vec::new();
+    for (id, version) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "")] {
+        let entry = server.publish(&event(id, "other"), "all").await;
+        let delivery = server.queue.claim(Claim::new("all".parse().unwrap(), 1)).await.unwrap().pop().unwrap();
+        let version = Some(version).filter(|version| !version.is_empty()).map(digest);
+        let settle = Settle { version, ..Settle::new(delivery.lease, Outcome::Reject { reason: "no".into() }) };
+        server.queue.settle(vec![settle], Confirm::Durable).await.unwrap();
+        entries.push(entry);
+    }
+    let redrive = async |version: &str| {
+        let line = ["dead", "redrive", "--queue", "all", "--version-of-failure", version];
+        assert_eq!(server.gristmill(&line).await, Ok(true), "{version}");
+        let mut dead = Vec::new();
+        for (entry, id) in entries.iter().zip(["1", "2", "3", "4"]) {
+            let shown = json_of(server.get(&format!("/v1/entries/{entry}")), StatusCode::OK).await;
+            dead.extend((shown["state"] == "dead").then_some(id));
+        }
+        dead
+    };
+    assert_eq!(redrive(&digest("c")).await, ["1", "2", "3", "4"]);
+    assert_eq!(redrive("sha256:bbbbbbbbbbbb").await, ["1", "3", "4"], "its beginning will do");
+    assert_eq!(redrive(&digest("a")).await, ["4"]);
+    for wrong in ["sha256:aaa", "aaaaaaaaaaaa", "sha256:AAAAAAAAAAAA", ""] {
+        let line = ["dead", "redrive", "--queue", "all", "--version-of-failure", wrong];
+        let error = server.gristmill(&line).await.unwrap_err();
+        assert!(error.contains("expected `sha256:` and 8 to 64 hexadecimal digits"), "{error}");
+    }
+    let without_queue = ["dead", "redrive", "--version-of-failure", "sha256:aaaaaaaaaaaa"];
+    assert!(server.gristmill(&without_queue).await.unwrap_err().contains("--queue"));
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use gristmill_core::{Disposition, Outcome, State};
 use super::Rig;
 use super::bench::{Bench, SECOND, ack, ids, reject, retry, three_attempts, types};
 use super::ordering::with_keys;
-use crate::contract::{Claim, Feature, Holder, Operation, Publish, QueueOptions, Then};
+use super::queues::{pause, resume};
+use crate::contract::{Claim, Feature, Holder, Publish, QueueOptions, Then};
 
 /// How many entries one call examines at most.
 const EXAMINED: usize = 4_096;
@@ -90,13 +91,13 @@ pub async fn a_filtered_claim_that_waits_rests_while_the_queue_is_paused(rig: im
     bench.publish_all(others.collect()).await;
     let claims = bench.rig.queue().claim(only(&bench, &["wanted"], 9).wait(60 * SECOND));
     let pauses = async {
-        bench.rig.queue().operate(Operation::Pause { queue: bench.name.clone(), reason: String::new() }).await.unwrap();
+        bench.operate(pause(&bench, "")).await;
         publish_typed(&bench, &[("wanted", "wanted")]).await;
         for _ in 0..20 {
             bench.rig.tick().await;
         }
         assert_eq!(bench.stats().await.leased, 0);
-        bench.rig.queue().operate(Operation::Resume { queue: bench.name.clone() }).await.unwrap();
+        bench.operate(resume(&bench)).await;
     };
     let (claimed, ()) = tokio::join!(claims, pauses);
     assert_eq!(ids(&claimed.unwrap()), ["wanted"]);

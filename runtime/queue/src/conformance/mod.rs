@@ -10,6 +10,7 @@ mod deaths;
 mod delivery;
 mod filters;
 mod flow;
+mod forgiving;
 mod idempotency;
 mod inspection;
 mod keys;
@@ -19,6 +20,7 @@ mod lifetime;
 mod log;
 mod operations;
 mod ordering;
+mod pauses;
 mod queues;
 mod reopening;
 mod results;
@@ -241,6 +243,7 @@ rules! {
         a_lease_is_safe_from_operators;
     selection:
         dead_letters_are_redriven_by_what_killed_them,
+        dead_letters_are_chosen_by_the_version_that_failed_last,
         a_filter_chooses_by_state,
         a_filter_chooses_by_key,
         an_action_on_everything_leaves_nothing,
@@ -248,6 +251,21 @@ rules! {
         an_action_on_many_entries_is_complete,
         an_action_keeps_to_its_rate,
         a_filter_that_makes_no_sense_is_refused;
+    forgiving:
+        a_forgiven_failure_spends_no_attempt_and_is_remembered,
+        every_failure_can_be_forgiven,
+        a_forgiven_failure_may_come_back_later,
+        a_forgiven_failure_keeps_its_ordering_key,
+        what_was_forgiven_is_counted_until_a_redrive,
+        a_forgiven_entry_that_was_lost_stays_alone,
+        only_failures_are_forgiven;
+    pauses:
+        a_pause_by_hand_is_not_taken_over,
+        a_claim_goes_through_the_pause_that_it_names,
+        a_claim_through_a_pause_keeps_to_the_limits,
+        a_claim_that_waits_is_woken_by_the_pause_that_it_names,
+        who_waits_for_the_end_of_a_pause_stands_in_nobodys_way,
+        a_pause_by_hand_stops_a_claim_that_waits;
     queues:
         a_paused_queue_hands_out_nothing,
         a_waiting_claim_is_woken_by_a_resume,

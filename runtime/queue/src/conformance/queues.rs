@@ -1,4 +1,4 @@
-//! Rules of whole queues: paused, resumed, deleted, made again.
+//! Rules of whole queues: paused, resumed, deleted, made again. `pauses` has those of several who pause.
 
 use gristmill_core::{Disposition, State};
 
@@ -6,12 +6,18 @@ use super::Rig;
 use super::bench::{Bench, HOUR, MINUTE, ack, event, ids, queue_name, retry, three_attempts};
 use super::ordering::with_keys;
 use crate::contract::{
-    ActReply, Action, Claim, Due, ExtendReply, Operation, Publish, PublishError, QueueError, QueueOptions, Settle,
-    SettleReply, Waited,
+    ActReply, Action, Claim, Due, ExtendReply, Operation, PauseIf, Publish, PublishError, QueueError, QueueOptions,
+    ResumeIf, Settle, SettleReply, Waited,
 };
 
-fn pause<R: Rig>(bench: &Bench<R>, reason: &str) -> Operation {
-    Operation::Pause { queue: bench.name.clone(), reason: reason.to_owned() }
+/// As a person does it.
+pub(super) fn pause<R: Rig>(bench: &Bench<R>, reason: &str) -> Operation {
+    Operation::Pause { queue: bench.name.clone(), reason: reason.to_owned(), only_if: PauseIf::Any }
+}
+
+/// As a person does it.
+pub(super) fn resume<R: Rig>(bench: &Bench<R>) -> Operation {
+    Operation::Resume { queue: bench.name.clone(), only_if: ResumeIf::Any }
 }
 
 fn delete<R: Rig>(bench: &Bench<R>) -> Operation {
@@ -33,7 +39,7 @@ pub async fn a_paused_queue_hands_out_nothing(rig: impl Rig) {
     assert_eq!(bench.stats().await.paused.as_deref(), Some("still bad"));
     bench.configure(three_attempts()).await;
     assert!(bench.claim(9).await.is_empty(), "other options do not resume it");
-    bench.operate(Operation::Resume { queue: bench.name.clone() }).await;
+    bench.operate(resume(&bench)).await;
     let stats = bench.stats().await;
     assert_eq!((stats.paused, stats.ready), (None, 2));
     assert_eq!(ids(&bench.claim(9).await), ["2", "3"]);
@@ -47,7 +53,7 @@ pub async fn a_waiting_claim_is_woken_by_a_resume(rig: impl Rig) {
         bench.publish(&["1"]).await;
         bench.rig.tick().await;
         assert_eq!(bench.stats().await.ready, 1);
-        bench.operate(Operation::Resume { queue: bench.name.clone() }).await;
+        bench.operate(resume(&bench)).await;
     };
     assert_eq!(ids(&bench.claim_during(Claim::new(bench.name.clone(), 9), resumes).await), ["1"]);
 }

@@ -6,7 +6,8 @@ use super::Rig;
 use super::bench::{Bench, HOUR, MINUTE, SECOND, ack, ids, queue_name, reject, retry, three_attempts, types};
 use super::ordering::with_keys;
 use crate::contract::{
-    Act, Action, Due, Feature, Filter, Operation, Publish, QueueError, QueueOptions, Rate, Selection, Settle,
+    Act, Action, Due, Feature, Filter, Operation, PauseIf, Publish, QueueError, QueueOptions, Rate, ResumeIf,
+    Selection, Settle,
 };
 
 fn one_attempt() -> QueueOptions {
@@ -58,6 +59,47 @@ pub async fn dead_letters_are_redriven_by_what_killed_them(rig: impl Rig) {
         bench.ack_all(&claimed).await;
         bench.act_where(Action::Purge, all()).await;
     }
+}
+
+/// The version that is asked for is that of the last attempt, and no other: not of one before it, nor of one that is
+/// named alike. A note of the queue's at the end is no attempt; an attempt that the queue ended has no version.
+pub async fn dead_letters_are_chosen_by_the_version_that_failed_last(rig: impl Rig) {
+    let retry_twice = RetryPolicy { max_attempts: Some(2), ..three_attempts().retry };
+    let bench =
+        Bench::with(rig, QueueOptions { retry: retry_twice, max_age: Some(HOUR), ..QueueOptions::default() }).await;
+    bench.publish(&["v2", "v1", "expired", "aged", "forgiven"]).await;
+    let fail = async |delivery: &crate::contract::Delivery, version: &str, forgive| {
+        let version = Some(version.to_owned());
+        bench.settle_with(Settle { version, forgive, ..Settle::new(delivery.lease, retry()) }).await;
+    };
+    for (delivery, forgive) in bench.claim(9).await.iter().zip([None, None, None, None, Some(10 * SECOND)]) {
+        fail(delivery, if delivery.event.id == "v1" { "sha256:2" } else { "sha256:1" }, forgive).await;
+    }
+    bench.advance(10 * SECOND).await;
+    for delivery in bench.claim(9).await {
+        match delivery.event.id.as_str() {
+            "v2" => fail(&delivery, "sha256:2", None).await,
+            "v1" => fail(&delivery, "sha256:1", None).await,
+            // Its next attempt would come too late.
+            "aged" => fail(&delivery, "sha256:1", Some(2 * HOUR)).await,
+            "forgiven" => {
+                bench
+                    .settle_with(Settle { version: Some("sha256:1".into()), ..Settle::new(delivery.lease, reject()) })
+                    .await;
+            }
+            _ => {}
+        }
+    }
+    bench.advance(MINUTE).await;
+    assert_eq!(bench.stats().await.dead, 5);
+    let of = |version: &str| Filter { version: Some(version.to_owned()), ..bench.all() };
+    for nobody in ["sha256:", "sha256:11", "sha256:3", ""] {
+        assert_eq!(bench.act_where(Action::Redrive, of(nobody)).await, 0, "{nobody:?}");
+    }
+    assert_eq!(bench.act_where(Action::Redrive, of("sha256:2")).await, 1);
+    assert_eq!(bench.listed(State::Ready).await, ["v2"]);
+    assert_eq!(bench.act_where(Action::Redrive, of("sha256:1")).await, 3);
+    assert_eq!(bench.listed(State::Dead).await, ["expired"]);
 }
 
 /// A filter without states means all that the action applies to; with states, those.
@@ -194,8 +236,8 @@ pub async fn a_filter_that_makes_no_sense_is_refused(rig: impl Rig) {
     let unknown = Err(QueueError::UnknownQueue(nowhere.clone()));
     assert_eq!(queue.operate(act(Action::Purge, Filter::all(nowhere.clone()))).await, unknown);
     for operation in [
-        Operation::Pause { queue: nowhere.clone(), reason: String::new() },
-        Operation::Resume { queue: nowhere.clone() },
+        Operation::Pause { queue: nowhere.clone(), reason: String::new(), only_if: PauseIf::NotPaused },
+        Operation::Resume { queue: nowhere.clone(), only_if: ResumeIf::Any },
         Operation::Delete { queue: nowhere.clone() },
     ] {
         assert_eq!(queue.operate(operation).await, unknown);

@@ -27,6 +27,10 @@ pub struct Claim {
     pub holder: Holder,
     /// What happens to the claimed entries. Default: they are leased.
     pub then: Then,
+    /// Goes through a pause for exactly this reason, as if there were none: whoever has paused a queue by itself probes
+    /// with such claims whether it may go on. A pause for any other reason stops it like any claim. Default: none, which
+    /// means that every pause does.
+    pub through: Option<String>,
 }
 
 impl Claim {
@@ -41,6 +45,7 @@ impl Claim {
             lease: None,
             holder: Holder::Process,
             then: Then::Lease,
+            through: None,
         }
     }
 
@@ -48,6 +53,13 @@ impl Claim {
     #[must_use]
     pub const fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
+        self
+    }
+
+    /// Goes through a pause for this reason, and no other.
+    #[must_use]
+    pub fn through(mut self, reason: impl Into<String>) -> Self {
+        self.through = Some(reason.into());
         self
     }
 }
@@ -92,8 +104,10 @@ pub struct Delivery {
     pub entry: EntryId,
     /// Its queue.
     pub queue: QueueName,
-    /// 1 for the first.
+    /// 1 for the first. The same again after an attempt that did not count.
     pub attempt: u32,
+    /// How many of its attempts were [forgiven](Settle::forgive), since publish or the last redrive.
+    pub forgiven: u32,
     /// `None`: no limit.
     pub max_attempts: Option<u32>,
     /// When the entry was published.
@@ -113,6 +127,13 @@ pub struct Settle {
     pub outcome: Outcome,
     /// Which version of the handler it was: the component's digest. For the history.
     pub version: Option<String>,
+    /// The failure does not count, whatever the outcome is: no attempt is spent, and the entry comes back after so long;
+    /// zero: at once, and to the front. It keeps its ordering key. Its history has the attempt, with outcome, reason and
+    /// version, marked as [forgiven](gristmill_core::Attempt::forgiven); a release, which says that nobody has handled
+    /// it, leaves no trace. How often is up to whoever settles: [`Delivery::forgiven`] says how often it has been.
+    /// [`max_age`](super::QueueOptions::max_age) ends what would come back later than that; what comes back at once, it
+    /// lets pass. Default: none, which means that the retry policy decides. Not with an ack, nor with a release.
+    pub forgive: Option<Duration>,
     /// What it cost and said: kept with the entry if this makes it a dead letter.
     pub postmortem: Option<Box<Postmortem>>,
     /// Events that are published if, and only if, the outcome is an ack. One without a queue is dropped. They are
@@ -139,7 +160,16 @@ impl Settle {
     /// `outcome` for the delivery of `lease`, and nothing that goes with it.
     #[must_use]
     pub const fn new(lease: LeaseToken, outcome: Outcome) -> Self {
-        Self { lease, outcome, version: None, postmortem: None, emits: Vec::new(), transaction: None, with: Vec::new() }
+        Self {
+            lease,
+            outcome,
+            version: None,
+            forgive: None,
+            postmortem: None,
+            emits: Vec::new(),
+            transaction: None,
+            with: Vec::new(),
+        }
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Totals {
     pub acked: u64,
     /// Deliveries that failed and were scheduled again.
     pub retried: u64,
-    /// Deliveries that were deferred.
+    /// Deliveries that were deferred, or forgiven until later.
     pub deferred: u64,
     /// Entries that became dead letters.
     pub dead_lettered: u64,

@@ -53,10 +53,10 @@ pub use verify::*;
 /// 5. **Attempts end.** An attempt counts when it is claimed. Failures and expired leases come back after a backoff,
 ///    lost ones at once, until [`max_attempts`](gristmill_core::RetryPolicy::max_attempts) is reached; then the entry is
 ///    dead.
-///    Deferral and release count nothing; [`max_age`](QueueOptions::max_age) ends them. Redrive counts anew and keeps
-///    the history.
+///    Deferral, release and [forgiveness](Settle::forgive) count nothing; [`max_age`](QueueOptions::max_age) ends what
+///    comes back later. Redrive counts anew and keeps the history.
 /// 6. **Ordered by key.** Entries with the same ordering key in one queue are handled one at a time, in publish order,
-///    through retries and deferrals, which hold the key; release keeps it; redrive joins at the end; a delayed publish
+///    through retries, deferrals and forgiveness, which hold the key; release keeps it; redrive joins at the end; a delayed publish
 ///    joins when it is due. Priority ranks the heads of keys only. Without a key: higher priority first; within a
 ///    priority, released entries first, then the order of becoming ready, so that neither retries nor new traffic
 ///    starve. Keys take turns. Entries whose lease was lost in a crash are handed out one at a time until each is
@@ -90,10 +90,12 @@ pub trait Queue: Send + Sync + 'static {
     async fn publish(&self, batch: Vec<Publish>) -> Result<Published, QueueError>;
 
     /// Takes up to [`Claim::max`] ready entries, waiting up to [`Claim::wait`] for the first. A publish, a due time, a
-    /// release, a redrive, a free key and a rate that allows more all wake a waiting claim. Empty when the wait is over.
+    /// release, a redrive, a free key, a rate that allows more, the end of a pause, and one that the claim goes
+    /// [`through`](Claim::through) all wake a waiting claim. Empty when the wait is over.
     async fn claim(&self, request: Claim) -> Result<Vec<Delivery>, QueueError>;
 
-    /// Settles deliveries: the queue's retry policy turns each outcome into a disposition.
+    /// Settles deliveries: the queue's retry policy turns each outcome into a disposition, unless it is
+    /// [forgiven](Settle::forgive).
     async fn settle(&self, batch: Vec<Settle>, confirm: Confirm) -> Result<Vec<SettleReply>, QueueError>;
 
     /// Makes leases last from now for as long as asked. Never revives one that has expired.

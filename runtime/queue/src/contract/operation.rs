@@ -13,17 +13,22 @@ use super::options::{Rate, check_rate};
 pub enum Operation {
     /// An action on entries.
     Act(Act),
-    /// Nothing more is claimed from the queue; publishing and settling go on.
+    /// Nothing more is claimed from the queue; publishing and settling go on. It is paused for one reason at a time: a
+    /// later one takes its place. [`Claim::through`](super::Claim::through) is the way through a pause.
     Pause {
         /// Which queue.
         queue: QueueName,
         /// Why; shown in its stats.
         reason: String,
+        /// In which case; in any other, nothing is changed.
+        only_if: PauseIf,
     },
     /// Claims go on.
     Resume {
         /// Which queue.
         queue: QueueName,
+        /// In which case; in any other, nothing is changed.
+        only_if: ResumeIf,
     },
     /// The queue and all of its entries go, in whatever state they are. Leases become stale.
     Delete {
@@ -60,6 +65,26 @@ impl Operation {
             _ => Ok(()),
         }
     }
+}
+
+/// In which case a queue is paused. Looked at and done in one step: nobody comes in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PauseIf {
+    /// In any case: if it is paused already, this is the reason from now on. For people.
+    #[default]
+    Any,
+    /// If it is not paused, whatever the reason: what pauses by itself takes nobody's pause over.
+    NotPaused,
+}
+
+/// In which case a queue is resumed. Looked at and done in one step: nobody comes in between.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ResumeIf {
+    /// In any case, whether it is paused or not. For people.
+    #[default]
+    Any,
+    /// If it is paused for exactly this reason: what has paused by itself ends its own pause only.
+    Reason(String),
 }
 
 /// An action on some entries.
@@ -126,7 +151,8 @@ pub struct Filter {
     pub outcomes: Vec<OutcomeKind>,
     /// Whose last attempt has this text in its reason.
     pub reason: Option<String>,
-    /// Whose last attempt was handled by this version: a component's digest.
+    /// Whose last attempt was handled by this version: a component's digest, in full. Not among them are those whose last
+    /// attempt the queue has ended itself, expired or lost: whoever handled it has not said.
     pub version: Option<String>,
     /// With this ordering key.
     pub key: Option<String>,
@@ -206,7 +232,7 @@ pub enum ReplayWhat {
 /// The answer to an operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Operated {
-    /// How many entries were changed.
+    /// How many entries were changed. Of a pause or a resume: 1 if it was done, 0 if its condition was not met.
     pub changed: u64,
     /// For entries that were named: one answer each, in order.
     pub replies: Vec<ActReply>,

@@ -52,7 +52,7 @@ pub(crate) fn act(
         Deed::Cancel => moves::put_cancelled(state, tx, hand, now)?,
         Deed::Redrive => {
             state.queue_mut(hand.queue)?.totals.redriven += 1;
-            hand.past.attempts = 0;
+            (hand.past.attempts, hand.past.forgiven) = (0, 0);
             hand.past.redriven_at = Some(now.wall);
             if hand.past.holds_key {
                 let (queue, key) = (hand.queue, hand.record.key().map(str::to_owned));
@@ -69,10 +69,10 @@ pub(crate) fn act(
             moves::forget(state, tx, &hand, BodyOf::Another, now)?;
             // The deadline moves along, if it has one.
             let record = EntryRecord { number: state.next_number()?, ..hand.record };
-            let attempts = if was_dead { 0 } else { hand.past.attempts };
+            let (attempts, forgiven) = if was_dead { (0, 0) } else { (hand.past.attempts, hand.past.forgiven) };
             // Who moves out of the dead letters begins anew, as by a redrive.
             let redriven_at = if was_dead { Some(now.wall) } else { hand.past.redriven_at };
-            let past = Past { attempts, redriven_at, holds_key: false, ..hand.past };
+            let past = Past { attempts, forgiven, redriven_at, holds_key: false, ..hand.past };
             let key = moves::enter(state, tx, InHand::moved(to, record, past), due, now)?;
             return Ok(ActReply::Moved(state.entry_id(key)));
         }

@@ -32,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) lease: Option<Duration>,
     pub(crate) holder: Holder,
     pub(crate) then: Then,
+    /// Goes through a pause for this reason.
+    pub(crate) through: Option<String>,
 }
 
 /// A delivery whose event is still encoded.
@@ -40,6 +42,7 @@ pub(crate) struct Claimed {
     pub(crate) lease_for: Duration,
     pub(crate) entry: EntryKey,
     pub(crate) attempt: u32,
+    pub(crate) forgiven: u32,
     pub(crate) max_attempts: Option<u32>,
     pub(crate) enqueued_at: Timestamp,
     pub(crate) key: Option<Arc<str>>,
@@ -110,7 +113,7 @@ pub(crate) fn claim(
     now: Now,
 ) -> Result<Vec<Claimed>, QueueError> {
     let max = request.max.min(state.queue(queue)?.allowance(now.monotonic));
-    if max == 0 {
+    if max == 0 || state.queue(queue)?.keeps_out(request.through.as_deref()) {
         return Ok(Vec::new());
     }
     let picked = if request.types.is_empty() {
@@ -323,6 +326,7 @@ fn lease(
             lease_for,
             entry,
             attempt,
+            forgiven: picked.past.as_ref().map_or(0, |past| past.forgiven),
             max_attempts,
             enqueued_at: picked.record.enqueued_at,
             key: shared_key(picked.record.key()),
@@ -373,6 +377,7 @@ fn ack(
             lease_for: Duration::ZERO,
             entry: record.key_in(queue),
             attempt,
+            forgiven: past.as_ref().map_or(0, |past| past.forgiven),
             max_attempts: state.queue(queue)?.options.retry.max_attempts,
             enqueued_at: record.enqueued_at,
             key: shared_key(record.key()),
@@ -388,6 +393,7 @@ fn ack(
             version: None,
             started_at: now.wall,
             duration: Duration::ZERO,
+            forgiven: false,
         });
         moves::put_done(state, tx, hand, None, now)?;
     }

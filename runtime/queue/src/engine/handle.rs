@@ -264,6 +264,7 @@ impl Engine {
             lease: settle.lease,
             outcome: settle.outcome,
             version: settle.version,
+            forgive: settle.forgive,
             postmortem: settle.postmortem,
             emits: self.prepare_all(emits.collect()).into_iter().collect(),
             transaction: settle.transaction,
@@ -296,6 +297,17 @@ fn check_with(settle: &Settle) -> Result<(), QueueError> {
         return Err(QueueError::InvalidRequest("a delivery is acked together with itself".to_owned()));
     }
     Ok(())
+}
+
+/// Only what failed can be forgiven.
+fn check_forgive(settle: &Settle) -> Result<(), QueueError> {
+    match (&settle.forgive, &settle.outcome) {
+        (Some(_), outcome @ (Outcome::Ack { .. } | Outcome::Released)) => Err(QueueError::InvalidRequest(format!(
+            "a delivery whose outcome is {} is forgiven: only one that failed can be",
+            outcome.kind()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// An event's data, if it lives apart.
@@ -347,11 +359,11 @@ impl Queue for Engine {
     }
 
     async fn claim(&self, request: Claim) -> Result<Vec<Delivery>, QueueError> {
-        let Claim { queue, max, wait, types, lease, holder, then } = request;
+        let Claim { queue, max, wait, types, lease, holder, then, through } = request;
         if max == 0 {
             return Err(QueueError::InvalidRequest("a claim takes at least one entry: `max` is 0".to_owned()));
         }
-        let request = Request { max: max.min(MAX_CLAIM), types, lease, holder, then };
+        let request = Request { max: max.min(MAX_CLAIM), types, lease, holder, then, through };
         let command = ClaimCommand { queue: queue.clone(), request, wait };
         let reply = self.send(|answer| Command::Claim(command, answer)).await?;
         let claimed = Granted { engine: self, reply }.wait().await?;
@@ -367,7 +379,7 @@ impl Queue for Engine {
         if settled.saturating_add(emitted) > MAX_PUBLISH {
             return Err(too_many("settle"));
         }
-        batch.iter().try_for_each(check_with)?;
+        batch.iter().try_for_each(|settle| check_with(settle).and_then(|()| check_forgive(settle)))?;
         let prepared = batch.into_iter().map(|settle| self.prepare_settle(settle)).collect();
         self.call(|answer| Command::Settle(prepared, confirm, answer)).await
     }
@@ -481,6 +493,7 @@ fn delivery(claimed: Claimed, entry: EntryId, queue: &QueueName, event: Event) -
         entry,
         queue: queue.clone(),
         attempt: claimed.attempt,
+        forgiven: claimed.forgiven,
         max_attempts: claimed.max_attempts,
         enqueued_at: claimed.enqueued_at,
         key: claimed.key,

@@ -370,8 +370,12 @@ fn matches(filter: &Filter, found: &Found, now: Now) -> bool {
         let head = found.record.event.head();
         head.is_ok_and(|head| filter.types.iter().any(|pattern| pattern.matches(head.ty)))
     };
-    // A note at the end (its age, its time to live) is no attempt: the version is that of the last real one.
-    let version = || found.past.history.attempts().iter().rev().find_map(|attempt| attempt.version.as_deref());
+    // A note at the end (its age, its time to live) is no attempt: the version is that of the last real one, if whoever
+    // ended it knew.
+    let version = || {
+        let attempts = found.past.history.attempts();
+        attempts.iter().rfind(|attempt| attempt.outcome.is_attempt())?.version.as_deref()
+    };
     let reason = || last.and_then(|last| last.reason.as_deref());
     (filter.types.is_empty() || has_type())
         && (filter.outcomes.is_empty() || filter.outcomes.iter().any(is))

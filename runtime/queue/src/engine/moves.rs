@@ -369,5 +369,6 @@ pub(crate) fn note(past: &mut Past, outcome: &Outcome, now: Now) {
         version: None,
         started_at: now.wall,
         duration: std::time::Duration::ZERO,
+        forgiven: false,
     });
 }

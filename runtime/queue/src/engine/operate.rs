@@ -7,9 +7,10 @@ use super::act;
 use super::batch::Batch;
 use super::command::Answer;
 use super::job::{Job, Step};
+use super::keys::QueueId;
 use super::state::State;
 use super::sweep::Progress;
-use crate::contract::{Operated, Operation, QueueError};
+use crate::contract::{Operated, Operation, PauseIf, QueueError, ResumeIf};
 
 /// An operation in progress, and who asked for it; nobody, if it began in an earlier process.
 struct Running {
@@ -131,16 +132,21 @@ fn begin(state: &mut State, batch: &mut Batch<'_>, operation: Operation) -> Resu
             state.doom(id)?;
             Begun::Job(Job::delete(id))
         }
-        Operation::Pause { queue, reason } => {
+        Operation::Pause { queue, reason, only_if } => {
             let id = state.queue_id(&queue)?;
-            state.queue_mut(id)?.paused = Some(reason);
-            Begun::Done(0)
+            let met = match only_if {
+                PauseIf::Any => true,
+                PauseIf::NotPaused => state.queue(id)?.paused.is_none(),
+            };
+            Begun::Done(set_pause(state, id, met.then_some(Some(reason)))?)
         }
-        Operation::Resume { queue } => {
+        Operation::Resume { queue, only_if } => {
             let id = state.queue_id(&queue)?;
-            state.queue_mut(id)?.paused = None;
-            state.woken.insert(id);
-            Begun::Done(0)
+            let met = match only_if {
+                ResumeIf::Any => true,
+                ResumeIf::Reason(reason) => state.queue(id)?.paused.as_ref() == Some(&reason),
+            };
+            Begun::Done(set_pause(state, id, met.then_some(None))?)
         }
         Operation::FreeKey { queue, key } => Begun::Done(act::free_key(state, tx, &queue, &key, now)?),
         Operation::LimitBucket { bucket, max_bytes } => {
@@ -148,4 +154,13 @@ fn begin(state: &mut State, batch: &mut Batch<'_>, operation: Operation) -> Resu
             Begun::Done(0)
         }
     })
+}
+
+/// Pauses or resumes a queue, unless the condition for that was not met (`None`); how often: 1 or 0.
+fn set_pause(state: &mut State, queue: QueueId, pause: Option<Option<String>>) -> Result<u64, QueueError> {
+    let Some(pause) = pause else { return Ok(0) };
+    state.queue_mut(queue)?.paused = pause;
+    // A pause lets in those who wait to go through this one.
+    state.woken.insert(queue);
+    Ok(1)
 }

@@ -14,8 +14,10 @@ use super::ids::EntryKey;
 use super::keys::{DueKey, Lane, LaneKey, QueueId, ReadyKey, WaitingKey};
 use crate::contract::{QueueOptions, Totals};
 
-/// The version that every record is written in today.
+/// The version that every record is written in today, but for those with forgiven attempts.
 pub(crate) const VERSION: u8 = 1;
+/// The version of places and ended entries with forgiven attempts: behind what version 1 has, it says which.
+const WITH_FORGIVEN: u8 = 2;
 
 /// Bytes that are no record of their kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,8 +64,13 @@ pub(crate) fn append<T: Serialize + ?Sized>(value: &T, bytes: &mut BytesMut) {
 
 /// What is behind the version byte.
 pub(crate) fn versioned<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], BadRecord> {
+    versioned_up_to(VERSION, kind, bytes).map(|(_, payload)| payload)
+}
+
+/// The version, and what is behind it.
+fn versioned_up_to<'a>(newest: u8, kind: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), BadRecord> {
     match bytes.split_first() {
-        Some((&VERSION, payload)) => Ok(payload),
+        Some((&version, payload)) if (VERSION..=newest).contains(&version) => Ok((version, payload)),
         Some((version, _)) => Err(bad(kind, format!("version {version} is unknown to this release"))),
         None => Err(bad(kind, "empty".to_owned())),
     }
@@ -314,6 +321,25 @@ pub(crate) struct PlaceRecord {
 
 impl Record for PlaceRecord {
     const KIND: &'static str = "place";
+
+    fn encode(&self) -> Vec<u8> {
+        let forgiven = self.past.forgiven_attempts();
+        let bytes = postcard::to_extend(self, vec![version_with(forgiven)]).unwrap_or_default();
+        match forgiven {
+            Some(forgiven) => postcard::to_extend(&forgiven, bytes).unwrap_or_default(),
+            None => bytes,
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let (version, payload) = versioned_up_to(WITH_FORGIVEN, Self::KIND, bytes)?;
+        let read = || {
+            let (mut place, rest) = postcard::take_from_bytes::<Self>(payload)?;
+            place.past.take_forgiven(version, rest)?;
+            Ok(place)
+        };
+        read().map_err(|error: postcard::Error| bad(Self::KIND, error.to_string()))
+    }
 }
 
 /// What has happened to an entry.
@@ -328,9 +354,41 @@ pub(crate) struct Past {
     pub(crate) postmortem: Option<Box<Postmortem>>,
     /// It has its ordering key for itself, even while it is scheduled or dead.
     pub(crate) holds_key: bool,
+    /// How many attempts were forgiven, since publish or the last redrive. Stored apart, as [`ForgivenAttempts`].
+    #[serde(skip)]
+    pub(crate) forgiven: u32,
+}
+
+/// Which attempts were forgiven. Few entries have any: it is stored behind the record of those that do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct ForgivenAttempts {
+    /// [`Past::forgiven`].
+    count: u32,
+    /// [`History::forgiven`].
+    marks: u32,
+}
+
+const fn version_with(forgiven: Option<ForgivenAttempts>) -> u8 {
+    if forgiven.is_some() { WITH_FORGIVEN } else { VERSION }
 }
 
 impl Past {
+    /// `None`: none were, and nothing is stored.
+    fn forgiven_attempts(&self) -> Option<ForgivenAttempts> {
+        let (count, marks) = (self.forgiven, self.history.forgiven());
+        (count > 0 || marks > 0).then_some(ForgivenAttempts { count, marks })
+    }
+
+    /// From what is stored behind a record of this version.
+    fn take_forgiven(&mut self, version: u8, stored: &[u8]) -> Result<(), postcard::Error> {
+        if version >= WITH_FORGIVEN {
+            let ForgivenAttempts { count, marks } = postcard::from_bytes(stored)?;
+            self.forgiven = count;
+            self.history.forgive(marks);
+        }
+        Ok(())
+    }
+
     /// Nothing has happened yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.attempts == 0 && self.history.attempts().is_empty() && self.redriven_at.is_none()
@@ -340,7 +398,7 @@ impl Past {
 /// An entry that has ended. Laid out by hand, so that an ack writes it in one go:
 ///
 /// ```text
-/// version 1 | entry's length 4 (little-endian) | entry | past and result (postcard)
+/// version 1 | entry's length 4 (little-endian) | entry | past and result (postcard) | in version 2: forgiven attempts
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EndRecord {
@@ -359,10 +417,14 @@ impl EndRecord {
     }
 
     pub(crate) fn encode_into(entry: &EntryRecord, past: &Past, result: Option<&Bytes>, bytes: &mut BytesMut) {
-        bytes.put_u8(VERSION);
+        let forgiven = past.forgiven_attempts();
+        bytes.put_u8(version_with(forgiven));
         bytes.put_u32_le(u32::try_from(entry.encoded_len()).unwrap_or(u32::MAX));
         entry.encode_into(bytes);
         append(&(past, result), bytes);
+        if let Some(forgiven) = forgiven {
+            append(&forgiven, bytes);
+        }
     }
 
     pub(crate) fn encode(entry: &EntryRecord, past: &Past, result: Option<&Bytes>) -> Bytes {
@@ -372,17 +434,27 @@ impl EndRecord {
     }
 
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, BadRecord> {
-        let (entry, rest) = Self::split(bytes)?;
-        let (past, result) = postcard::from_bytes(rest).map_err(|error| bad(Self::KIND, error.to_string()))?;
+        let (version, entry, rest) = Self::split_version(bytes)?;
+        let read = || {
+            let ((mut past, result), rest) = postcard::take_from_bytes::<(Past, Option<Bytes>)>(rest)?;
+            past.take_forgiven(version, rest)?;
+            Ok((past, result))
+        };
+        let (past, result) = read().map_err(|error: postcard::Error| bad(Self::KIND, error.to_string()))?;
         Ok(Self { entry: bytes.slice_ref(entry), past, result })
     }
 
     /// The entry, encoded, and what follows it.
     pub(crate) fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), BadRecord> {
-        let payload = versioned(Self::KIND, bytes)?;
+        Self::split_version(bytes).map(|(_, entry, rest)| (entry, rest))
+    }
+
+    fn split_version(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), BadRecord> {
+        let (version, payload) = versioned_up_to(WITH_FORGIVEN, Self::KIND, bytes)?;
         let short = || bad(Self::KIND, "truncated".to_owned());
         let (length, rest) = payload.split_first_chunk::<4>().ok_or_else(short)?;
-        rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)
+        let (entry, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
+        Ok((version, entry, rest))
     }
 }
 
@@ -526,7 +598,49 @@ impl Record for BucketRecord {
 
 #[cfg(test)]
 mod tests {
+    use gristmill_core::{Attempt, Event, OutcomeKind};
+
     use super::*;
+    use crate::engine::event::EncodedEvent;
+
+    fn place(forgiven: u32) -> PlaceRecord {
+        let mut past = Past { forgiven, ..Past::default() };
+        for attempt in [1, 1, 2] {
+            past.history.push(Attempt {
+                attempt,
+                outcome: OutcomeKind::Trap,
+                reason: None,
+                version: Some("v2".to_owned()),
+                started_at: Timestamp::EPOCH,
+                duration: std::time::Duration::ZERO,
+                forgiven: forgiven > 0 && attempt == 1,
+            });
+        }
+        PlaceRecord { at: Spot::Dead { queue: 1, position: 2 }, past }
+    }
+
+    #[test]
+    fn only_a_past_with_forgiven_attempts_needs_the_newer_version() {
+        let (plain, forgiven) = (place(0), place(2));
+        for (record, version) in [(&plain, VERSION), (&forgiven, WITH_FORGIVEN)] {
+            let bytes = record.encode();
+            assert_eq!(bytes[0], version);
+            assert_eq!(PlaceRecord::decode(&bytes).unwrap(), *record);
+            let entry =
+                EntryRecord::new(7, 0, Timestamp::EPOCH, None, EncodedEvent::encode(&Event::new("1", "/s", "t")));
+            let result = Some(Bytes::from_static(b"result"));
+            let bytes = EndRecord::encode(&entry, &record.past, result.as_ref());
+            assert_eq!(bytes[0], version);
+            let end = EndRecord::decode(&bytes).unwrap();
+            assert_eq!((end.past, end.result), (record.past.clone(), result));
+        }
+        // In front of what is new, they are alike.
+        let (plain, forgiven) = (plain.encode(), forgiven.encode());
+        assert_eq!(plain[1..], forgiven[1..plain.len()]);
+        assert!(PlaceRecord::decode(&forgiven[..plain.len()]).is_err(), "cut off");
+        let newer = [&[WITH_FORGIVEN + 1], &forgiven[1..]].concat();
+        assert_eq!(PlaceRecord::decode(&newer).unwrap_err().to_string(), "place: version 3 is unknown to this release");
+    }
 
     #[test]
     fn a_newer_version_is_refused_by_name() {

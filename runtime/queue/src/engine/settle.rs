@@ -20,6 +20,7 @@ pub(crate) struct PreparedSettle {
     pub(crate) lease: LeaseToken,
     pub(crate) outcome: Outcome,
     pub(crate) version: Option<String>,
+    pub(crate) forgive: Option<Duration>,
     pub(crate) postmortem: Option<Box<Postmortem>>,
     pub(crate) emits: Result<Vec<Prepared>, PublishError>,
     pub(crate) transaction: Option<Transaction>,
@@ -33,6 +34,7 @@ impl PreparedSettle {
             lease,
             outcome,
             version: None,
+            forgive: None,
             postmortem: None,
             emits: Ok(Vec::new()),
             transaction: None,
@@ -56,7 +58,8 @@ pub(crate) fn settle(
         }
     }
     if !matches!(request.outcome, Outcome::Ack { .. }) {
-        let ending = Ending { version: request.version, postmortem: request.postmortem };
+        let PreparedSettle { version, postmortem, forgive, .. } = request;
+        let ending = Ending { version, postmortem, forgive };
         return conclude(state, tx, delivery, (&request.outcome, ending), now).map(SettleReply::Settled);
     }
     let emits = match request.emits {
@@ -121,11 +124,13 @@ fn conflicted(state: &mut State, token: LeaseToken, transaction: &Transaction) {
 pub(crate) struct Ending {
     pub(crate) version: Option<String>,
     pub(crate) postmortem: Option<Box<Postmortem>>,
+    /// The attempt is not spent; the entry comes back after so long.
+    pub(crate) forgive: Option<Duration>,
 }
 
 impl Ending {
     fn of(version: Option<String>) -> Self {
-        Self { version, postmortem: None }
+        Self { version, ..Self::default() }
     }
 }
 
@@ -137,7 +142,7 @@ pub(crate) fn conclude(
     (outcome, ending): (&Outcome, Ending),
     now: Now,
 ) -> Result<Disposition, QueueError> {
-    let Ending { version, postmortem } = ending;
+    let Ending { version, postmortem, forgive } = ending;
     let Some(lease) = state.remove_lease(tx, delivery) else {
         return Err(QueueError::Corrupt(format!("delivery {delivery} is missing")));
     };
@@ -149,9 +154,14 @@ pub(crate) fn conclude(
         state.woken.insert(queue);
     }
     let policy = state.queue(queue)?.options.retry;
-    let mut disposition = policy.decide(attempt, outcome, rand::random());
+    let mut disposition = match forgive {
+        Some(after) => Disposition::of_forgiven(after),
+        None => policy.decide(attempt, outcome, rand::random()),
+    };
     let mut hand = moves::take_leased(state, tx, key, (record, past))?;
-    if disposition != Disposition::Release {
+    hand.past.forgiven = hand.past.forgiven.saturating_add(u32::from(forgive.is_some()));
+    // A release says that nobody has handled it.
+    if disposition != Disposition::Release || forgive.is_some() {
         hand.past.history.push(Attempt {
             attempt,
             outcome: outcome.kind(),
@@ -159,6 +169,7 @@ pub(crate) fn conclude(
             version,
             started_at: claimed_at,
             duration: now.wall.since(claimed_at),
+            forgiven: forgive.is_some(),
         });
     }
     match disposition {

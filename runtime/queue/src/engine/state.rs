@@ -104,11 +104,13 @@ impl QueueState {
         }
     }
 
-    /// How many entries may be claimed now.
+    /// Whether a pause keeps this claim out.
+    pub(crate) fn keeps_out(&self, through: Option<&str>) -> bool {
+        self.paused.as_deref().is_some_and(|reason| through != Some(reason))
+    }
+
+    /// How many entries may be claimed now, by those whom no pause keeps out.
     pub(crate) fn allowance(&self, now: Monotonic) -> usize {
-        if self.paused.is_some() {
-            return 0;
-        }
         let free = u64::from(self.options.max_in_flight).saturating_sub(self.counts.leased);
         let free = usize::try_from(free).unwrap_or(usize::MAX);
         self.options.rate.map_or(free, |rate| free.min(self.pace.allowance(rate, now)))

@@ -87,13 +87,16 @@ fn serve_queue(
     waiters: Vec<Waiter>,
 ) -> Result<Vec<Waiter>, QueueError> {
     let exists = state.queues.get(&queue).is_some_and(|queue| !queue.deleting);
+    let keeps_out = |state: &State, waiter: &Waiter| {
+        state.queues.get(&queue).is_some_and(|queue| queue.keeps_out(waiter.request.through.as_deref()))
+    };
     let mut still_waiting: Vec<Waiter> = Vec::new();
-    // The first without a filter that gets nothing shows that there is nothing for those behind it either.
+    // The first without a filter that is let in and gets nothing shows that there is nothing for those behind it either.
     let mut exhausted = false;
     for waiter in waiters {
         if !exists {
             let _ = waiter.answer.send(Ok(Vec::new()));
-        } else if exhausted || state.numbers_left() < MAX_CLAIM as u64 {
+        } else if exhausted || state.numbers_left() < MAX_CLAIM as u64 || keeps_out(state, &waiter) {
             still_waiting.push(waiter);
         } else if !waiter.answer.is_closed() {
             let claimed = claim::claim(state, &mut batch.tx, filters, queue, &waiter.request, batch.now)?;

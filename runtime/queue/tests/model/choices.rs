@@ -16,6 +16,8 @@ use super::run::{Run, name_of};
 
 /// Entries are moved to the last one, and from nowhere else.
 pub(crate) const QUEUES: [&str; 4] = ["alpha", "beta", "gamma", "archive"];
+/// Why queues are paused.
+pub(crate) const REASONS: [&str; 2] = ["a test", "another"];
 pub(crate) const BUCKETS: [&str; 3] = ["b0", "b1", "b2"];
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -65,6 +65,7 @@ impl Run {
         claim.lease = self.random.random_bool(0.5).then(|| Duration::from_secs(self.random.random_range(1..20)));
         claim.holder = one(&mut self.random, &[Holder::Process, Holder::Process, Holder::Outside]);
         claim.then = one(&mut self.random, &[Then::Lease, Then::Lease, Then::Lease, Then::Lease, Then::Ack]);
+        claim.through = self.random.random_bool(0.3).then(|| one(&mut self.random, &choices::REASONS).to_owned());
         self.note(format!("{claim:?}"));
         let reply = self.engine().claim(claim.clone()).await;
         if !self.world.queues.contains_key(&queue) {
@@ -72,7 +73,7 @@ impl Run {
             return;
         }
         let claimed = reply.unwrap();
-        let expected = self.world.claimable(&queue, claim.max, &claim.types);
+        let expected = self.world.claimable(&claim);
         let ids: Vec<_> = claimed.iter().map(|delivery| delivery.entry.clone()).collect();
         assert_eq!(ids, expected, "claimed, expected");
         for delivery in claimed {
@@ -97,6 +98,7 @@ impl Run {
             entry: item.id.clone(),
             queue: item.queue.clone(),
             attempt,
+            forgiven: item.forgiven,
             max_attempts: options.retry.max_attempts,
             enqueued_at: item.enqueued_at,
             key: item.key.as_deref().map(Into::into),
@@ -141,6 +143,9 @@ impl Run {
             let Some(token) = self.any_token() else { return };
             let mut settle = Settle::new(token, choices::outcome(&mut self.random));
             settle.version = self.random.random_bool(0.3).then(|| "v1".to_owned());
+            if !matches!(settle.outcome, Outcome::Ack { .. } | Outcome::Released) && self.random.random_bool(0.3) {
+                settle.forgive = Some(Duration::from_secs(self.random.random_range(0..3)));
+            }
             let mut moment = None;
             if self.random.random_bool(0.3) {
                 let (transaction, at) = choices::transaction(self);
@@ -174,9 +179,9 @@ impl Run {
         }
         for (settle, _) in &batch {
             let emits: Vec<_> = settle.emits.iter().map(choices::brief).collect();
-            let Settle { lease, outcome, version, transaction, with, .. } = settle;
+            let Settle { lease, outcome, version, forgive, transaction, with, .. } = settle;
             self.note(format!(
-                "settle {lease:?} {outcome:?} by {version:?}, {emits:#?}, {transaction:?}, with {with:?}"
+                "settle {lease:?} {outcome:?} by {version:?}, forgiven {forgive:?}, {emits:#?}, {transaction:?}, with {with:?}"
             ));
         }
         let confirm = one(&mut self.random, &[Confirm::Committed, Confirm::Durable]);
@@ -202,7 +207,7 @@ impl Run {
         }
         let (id, others) = (holders.remove(0), holders);
         if !matches!(settle.outcome, Outcome::Ack { .. }) {
-            let disposition = self.world.conclude(&id, &settle.outcome, settle.version);
+            let disposition = self.world.settle(&id, &settle.outcome, settle.version, settle.forgive);
             assert_eq!(reply, SettleReply::Settled(disposition));
             return;
         }

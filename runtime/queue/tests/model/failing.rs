@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use gristmill_core::{EntryId, Outcome, QueueName};
 use gristmill_queue::{
-    Act, Action, Claim, Confirm, Fault, Holder, Operation, Publish, Queue, QueueError, Selection, Settle, SettleReply,
+    Act, Action, Claim, Confirm, Fault, Holder, Operation, PauseIf, Publish, Queue, QueueError, Selection, Settle,
+    SettleReply,
 };
 use rand::RngExt;
 
@@ -54,7 +55,8 @@ impl Run {
             }
             Failing::Pause(queue) => {
                 let reason = "it fails".to_owned();
-                let operation = Operation::Pause { queue: queue.clone(), reason: reason.clone() };
+                let only_if = PauseIf::Any;
+                let operation = Operation::Pause { queue: queue.clone(), reason: reason.clone(), only_if };
                 unavailable(self.engine().operate(operation).await);
                 if fault == Fault::Sync {
                     self.world.line(&queue).paused = Some(reason);
@@ -79,7 +81,7 @@ impl Run {
             self.configure(&queue).await;
         }
         match self.random.random_range(0..12) {
-            0..2 if !self.world.claimable(&queue, 1, &[]).is_empty() => {
+            0..2 if !self.world.claimable(&Claim::new(queue.clone(), 1)).is_empty() => {
                 let mut claim = Claim::new(queue, one(&mut self.random, &[1, 3]));
                 claim.holder = one(&mut self.random, &[Holder::Process, Holder::Outside]);
                 self.note(format!("{claim:?}"));
@@ -136,7 +138,7 @@ impl Run {
     }
 
     async fn fail_claim(&mut self, claim: Claim, fault: Fault) {
-        let expected = self.world.claimable(&claim.queue, claim.max, &[]);
+        let expected = self.world.claimable(&claim);
         let reply = self.engine().claim(claim.clone()).await;
         match fault {
             Fault::Commit => unavailable(reply),

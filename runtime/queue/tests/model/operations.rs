@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use gristmill_core::{EntryId, QueueName, State, Timestamp};
 use gristmill_queue::{
-    Act, ActReply, Action, Filter, Operated, Operation, Queue, QueueError, Selection, StateSnapshot, Transacted,
+    Act, ActReply, Action, Filter, Operated, Operation, PauseIf, Queue, QueueError, ResumeIf, Selection, StateSnapshot,
+    Transacted,
 };
 use rand::RngExt;
 
@@ -23,8 +24,16 @@ impl Run {
         let queue = self.any_queue();
         let exists = self.world.queues.contains_key(&queue);
         let operation = match self.random.random_range(0..40) {
-            0..4 => Operation::Pause { queue: queue.clone(), reason: "a test".to_owned() },
-            4..12 => Operation::Resume { queue: queue.clone() },
+            0..6 => Operation::Pause {
+                queue: queue.clone(),
+                reason: one(&mut self.random, &choices::REASONS).to_owned(),
+                only_if: one(&mut self.random, &[PauseIf::Any, PauseIf::NotPaused]),
+            },
+            6..12 => {
+                let reason = one(&mut self.random, &choices::REASONS).to_owned();
+                let only_if = one(&mut self.random, &[ResumeIf::Any, ResumeIf::Reason(reason)]);
+                Operation::Resume { queue: queue.clone(), only_if }
+            }
             12 => Operation::Delete { queue: queue.clone() },
             13..16 => {
                 Operation::FreeKey { queue: queue.clone(), key: one(&mut self.random, &["k0", "k1", "k2"]).to_owned() }
@@ -41,8 +50,22 @@ impl Run {
         }
         let mut changed = 0;
         match operation {
-            Operation::Pause { reason, .. } => self.world.line(&queue).paused = Some(reason),
-            Operation::Resume { .. } => self.world.line(&queue).paused = None,
+            Operation::Pause { reason, only_if, .. } => {
+                let line = self.world.line(&queue);
+                if only_if == PauseIf::Any || line.paused.is_none() {
+                    (line.paused, changed) = (Some(reason), 1);
+                }
+            }
+            Operation::Resume { only_if, .. } => {
+                let line = self.world.line(&queue);
+                let is_met = match only_if {
+                    ResumeIf::Any => true,
+                    ResumeIf::Reason(reason) => line.paused == Some(reason),
+                };
+                if is_met {
+                    (line.paused, changed) = (None, 1);
+                }
+            }
             Operation::Delete { .. } => {
                 let gone: Vec<_> = self.world.items.values().filter(|item| item.queue == queue).cloned().collect();
                 for item in &gone {
@@ -313,7 +336,7 @@ impl World {
             Action::Purge => drop(self.forget(id)),
             Action::Redrive => {
                 let (wall, item) = (self.wall, self.item(id));
-                (item.attempts, item.redriven_at) = (0, Some(wall));
+                (item.attempts, item.forgiven, item.redriven_at) = (0, 0, Some(wall));
                 let (queue, holds, key) = (item.queue.clone(), item.holds, item.key.clone());
                 self.line(&queue).totals.redriven += 1;
                 if holds {
@@ -330,12 +353,13 @@ impl World {
     pub(crate) fn move_to(&mut self, old: &EntryId, new: &EntryId, to: &QueueName) {
         let item = self.forget(old);
         let was_dead = item.state == State::Dead;
-        let attempts = if was_dead { 0 } else { item.attempts };
+        let (attempts, forgiven) = if was_dead { (0, 0) } else { (item.attempts, item.forgiven) };
         let redriven_at = if was_dead { Some(self.wall) } else { item.redriven_at };
         let (state, at) = (item.state, item.at);
         let was_claimed = !item.history.attempts().is_empty() || item.redriven_at.is_some();
         let dies_at = item.dies_at.filter(|_| !was_dead && !was_claimed);
-        let item = Item { id: new.clone(), queue: to.clone(), attempts, redriven_at, holds: false, ..item };
+        let (id, queue) = (new.clone(), to.clone());
+        let item = Item { id, queue, attempts, forgiven, redriven_at, holds: false, ..item };
         self.items.insert(new.clone(), Item { state: State::Ready, ..item });
         match state {
             State::Scheduled => self.schedule(new, at),
@@ -349,8 +373,8 @@ impl World {
     fn matches(&self, filter: &Filter, item: &Item) -> bool {
         let last = item.history.last();
         let age = self.wall.since(item.at);
-        let attempts = item.history.attempts();
-        let version = attempts.iter().rev().find_map(|attempt| attempt.version.as_ref());
+        let mut attempts = item.history.attempts().iter();
+        let version = attempts.rfind(|attempt| attempt.outcome.is_attempt()).and_then(|last| last.version.as_ref());
         (filter.types.is_empty() || filter.types.iter().any(|pattern| pattern.matches(&item.event.ty)))
             && (filter.outcomes.is_empty() || last.is_some_and(|last| filter.outcomes.contains(&last.outcome)))
             && filter.reason.as_ref().is_none_or(|reason| {

@@ -158,6 +158,7 @@ impl World {
             priority,
             key,
             attempts: 0,
+            forgiven: 0,
             enqueued_at: self.wall,
             at: Timestamp::EPOCH,
             event: Arc::clone(&publish.event),

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_core::{
-    Attempt, Disposition, EntryId, Event, History, Monotonic, Outcome, OutcomeKind, Pattern, QueueName, State,
-    Timestamp,
+    Attempt, Disposition, EntryId, Event, History, Monotonic, Outcome, OutcomeKind, QueueName, State, Timestamp,
 };
-use gristmill_queue::{Entry, Holder, LeaseToken, OnDead, Payload, QueueOptions, Totals};
+use gristmill_queue::{Claim, Entry, Holder, LeaseToken, OnDead, Payload, QueueOptions, Totals};
 
 use super::buckets::Buckets;
 use super::pace::Pace;
@@ -86,6 +85,8 @@ pub(crate) struct Item {
     pub(crate) key: Option<String>,
     /// Those that have ended and count.
     pub(crate) attempts: u32,
+    /// Those that were forgiven.
+    pub(crate) forgiven: u32,
     pub(crate) enqueued_at: Timestamp,
     pub(crate) at: Timestamp,
     pub(crate) event: Arc<Event>,
@@ -278,9 +279,10 @@ impl World {
     }
 
     /// What a claim takes, in this order.
-    pub(crate) fn claimable(&self, queue: &QueueName, max: usize, types: &[Pattern]) -> Vec<EntryId> {
-        let line = &self.queues[queue];
-        if line.paused.is_some() {
+    pub(crate) fn claimable(&self, claim: &Claim) -> Vec<EntryId> {
+        let Claim { queue, max, types, through, .. } = claim;
+        let (line, max) = (&self.queues[queue], *max);
+        if line.paused.is_some() && line.paused != *through {
             return Vec::new();
         }
         let in_flight = self.in_state(queue, State::Leased).len();
@@ -303,27 +305,46 @@ impl World {
 
     /// Ends a delivery: guarantees 5 to 7.
     pub(crate) fn conclude(&mut self, id: &EntryId, outcome: &Outcome, version: Option<String>) -> Disposition {
+        self.settle(id, outcome, version, None)
+    }
+
+    /// Ends a delivery, which may be forgiven.
+    pub(crate) fn settle(
+        &mut self,
+        id: &EntryId,
+        outcome: &Outcome,
+        version: Option<String>,
+        forgive: Option<Duration>,
+    ) -> Disposition {
         let (wall, item) = (self.wall, self.item(id));
         let lease = item.lease.take().unwrap();
         let (queue, born) = (item.queue.clone(), item.redriven_at.unwrap_or(item.enqueued_at));
         self.buckets.free(lease.token);
         let options = self.queues[&queue].options.clone();
-        let disposition = options.retry.decide(lease.attempt, outcome, 0.5);
+        let disposition = match forgive {
+            None => options.retry.decide(lease.attempt, outcome, 0.5),
+            Some(Duration::ZERO) => Disposition::Release,
+            Some(after) => Disposition::Defer(after),
+        };
         let item = self.item(id);
+        item.forgiven += u32::from(forgive.is_some());
+        if *outcome != Outcome::Released {
+            item.history.push(Attempt {
+                attempt: lease.attempt,
+                outcome: outcome.kind(),
+                reason: outcome.reason().map(str::to_owned),
+                version,
+                started_at: lease.claimed_at,
+                duration: wall.since(lease.claimed_at),
+                forgiven: forgive.is_some(),
+            });
+        }
         if disposition == Disposition::Release {
             // It was claimed in time.
             item.dies_at = None;
             self.make_ready(id, if lease.alone { Rank::Lost } else { Rank::Released });
             return disposition;
         }
-        item.history.push(Attempt {
-            attempt: lease.attempt,
-            outcome: outcome.kind(),
-            reason: outcome.reason().map(str::to_owned),
-            version,
-            started_at: lease.claimed_at,
-            duration: wall.since(lease.claimed_at),
-        });
         if !matches!(disposition, Disposition::Defer(_)) {
             item.attempts = lease.attempt;
         }
@@ -361,7 +382,8 @@ impl World {
         let (started_at, item) = (self.wall, self.item(id));
         let attempt = item.attempts;
         let duration = Duration::ZERO;
-        item.history.push(Attempt { attempt, outcome, reason: None, version: None, started_at, duration });
+        let (reason, version) = (None, None);
+        item.history.push(Attempt { attempt, outcome, reason, version, started_at, duration, forgiven: false });
     }
 
     /// What the engine counts for an event.

@@ -296,7 +296,8 @@ Example:
 Examples:
   gristmill dead redrive ENTRY
   gristmill dead redrive --queue orders                  the oldest hundred
-  gristmill dead redrive --queue orders --all")]
+  gristmill dead redrive --queue orders --all
+  gristmill dead redrive --queue orders --all --version-of-failure sha256:3b1f0c9a77de")]
     Redrive(Redrive),
 }
 
@@ -325,6 +326,9 @@ pub struct Redrive {
     /// Redrive all that are dead now
     #[arg(long, requires = "queue", conflicts_with = "entries")]
     pub all: bool,
+    /// Of those, the ones whose last attempt this version handled: its digest, or the beginning that `dead show` prints
+    #[arg(long, value_name = "DIGEST", requires = "queue", conflicts_with = "entries", value_parser = digest)]
+    pub version_of_failure: Option<String>,
     /// Print JSON, one answer a line
     #[arg(long)]
     pub json: bool,
@@ -369,6 +373,19 @@ fn base_url(text: &str) -> Result<Url, String> {
     }
 }
 
+/// As few digits of a digest as a beginning may have.
+const MIN_DIGITS: usize = 8;
+
+/// A component's digest, or its beginning.
+fn digest(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    let are_hex = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !are_hex || !(MIN_DIGITS..=64).contains(&digits.len()) {
+        return Err(format!("expected `sha256:` and {MIN_DIGITS} to 64 hexadecimal digits in lower case"));
+    }
+    Ok(text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -405,6 +422,7 @@ mod tests {
             "gristmill dead show 0-1",
             "gristmill dead redrive 0-1 0-2",
             "gristmill dead redrive --queue orders --all",
+            "gristmill dead redrive --queue orders --version-of-failure sha256:0123abcd",
             "gristmill invoke a.wasm --event e.json --emit a.* --emit b --timeout 1s --memory 1MiB",
             "gristmill invoke a.wasm --event e.json --state thumbnails --state prices:read",
             "gristmill state list",

@@ -93,10 +93,15 @@ pub(super) async fn redrive(runtime: &Runtime, args: &Redrive, screen: Screen) -
     match &args.queue {
         Some(queue) => {
             let dead = runtime.queue(queue).await?.dead;
-            let wanted = if args.all { dead } else { dead.min(SOME) };
-            redrive_queue(runtime, queue, wanted, |answer| tally.note(answer, args, screen)).await?;
-            if dead > wanted {
-                eprintln!("{} left: gristmill dead redrive --queue {queue} --all", dead - wanted);
+            let limit = if args.all { dead } else { dead.min(SOME) };
+            let wanted = Wanted { queue, limit, version: args.version_of_failure.as_deref(), dead };
+            let unseen = redrive_queue(runtime, wanted, |answer| tally.note(answer, args, screen)).await?;
+            match &args.version_of_failure {
+                None if unseen > 0 => eprintln!("{unseen} left: gristmill dead redrive --queue {queue} --all"),
+                Some(version) if unseen > 0 => eprintln!(
+                    "there may be more: gristmill dead redrive --queue {queue} --all --version-of-failure {version}"
+                ),
+                _ => {}
             }
         }
         None => redrive_entries(runtime, args.entries.clone(), |answer| tally.note(answer, args, screen)).await?,
@@ -131,27 +136,54 @@ impl Tally {
     }
 }
 
-/// The first `wanted` dead letters. An entry that dies again meanwhile joins at the end, so counting ends this.
+/// Some dead letters of a queue.
+struct Wanted<'a> {
+    queue: &'a QueueName,
+    /// No more than this.
+    limit: u64,
+    /// Only those whose last attempt was handled by a version whose digest begins like this.
+    version: Option<&'a str>,
+    /// How many there were when it began.
+    dead: u64,
+}
+
+/// The first dead letters that are wanted; how many were not looked at. An entry that dies again meanwhile joins at the
+/// end, so counting ends this.
 async fn redrive_queue(
     runtime: &Runtime,
-    queue: &QueueName,
-    wanted: u64,
+    wanted: Wanted<'_>,
     mut note: impl FnMut(Answer) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut left = wanted;
+) -> anyhow::Result<u64> {
+    let Wanted { queue, limit: mut left, version, dead: mut unseen } = wanted;
     let mut cursor = None;
-    while left > 0 {
-        let limit = u16::try_from(left).unwrap_or(PAGE).min(PAGE);
+    while left > 0 && unseen > 0 {
+        let looked_at = if version.is_some() { unseen } else { left };
+        let limit = u16::try_from(looked_at).unwrap_or(PAGE).min(PAGE);
         let page = PageOf { queue, state: State::Dead, limit, cursor: cursor.as_deref() };
         let List { items, next } = runtime.entries(page).await?;
-        left = left.saturating_sub(items.len() as u64);
-        redrive_entries(runtime, items.into_iter().map(|entry| entry.entry).collect(), &mut note).await?;
+        let mut entries = Vec::new();
+        for entry in items {
+            if left == 0 {
+                break;
+            }
+            unseen = unseen.saturating_sub(1);
+            if version.is_none_or(|version| failed_last(&entry).is_some_and(|failed| failed.starts_with(version))) {
+                left -= 1;
+                entries.push(entry.entry);
+            }
+        }
+        redrive_entries(runtime, entries, &mut note).await?;
         match next {
             Some(next) => cursor = Some(next),
-            None => break,
+            None => return Ok(0),
         }
     }
-    Ok(())
+    Ok(unseen)
+}
+
+/// The version that handled the last attempt; `None`: nobody has said.
+fn failed_last(entry: &Entry) -> Option<&str> {
+    entry.history.iter().rfind(|attempt| attempt.outcome.is_attempt())?.version.as_deref()
 }
 
 async fn redrive_entries(

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use gristmill_core::units::format_size;
@@ -10,8 +11,8 @@ use gristmill_core::{HandlerName, Timestamp};
 use super::runtime::Runtime;
 use super::screen::{Screen, print};
 use super::table::{Column, Table};
-use super::text::{age, block, one_line, short_digest};
-use crate::http::model::{Deployed, Handler, Origin};
+use super::text::{age, block, one_line, short, short_digest};
+use crate::http::model::{Deployed, Handler, Origin, RolledBack};
 
 /// `handlers`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,6 +41,9 @@ pub struct Deploy {
     /// The component's file
     #[arg(value_name = "FILE")]
     pub component: PathBuf,
+    /// Let it take over at once, even if the handler's `canary` lets new versions have a share of the deliveries first
+    #[arg(long)]
+    pub now: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -96,7 +100,7 @@ pub(super) async fn handlers(
 pub(super) async fn deploy(runtime: &Runtime, args: &Deploy, screen: Screen) -> anyhow::Result<ExitCode> {
     let path = &args.component;
     let component = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    tell(&runtime.deploy(&args.handler, component).await?, args.json, screen)
+    tell(&runtime.deploy(&args.handler, component, args.now).await?, args.json, screen)
 }
 
 pub(super) async fn roll_back(runtime: &Runtime, args: &Rollback, screen: Screen) -> anyhow::Result<ExitCode> {
@@ -109,7 +113,10 @@ fn tell(deployed: &Deployed, json: bool, screen: Screen) -> anyhow::Result<ExitC
         return Ok(ExitCode::SUCCESS);
     }
     let (now, before) = (short_digest(&deployed.current.digest), short_digest(&deployed.before));
-    if deployed.current.digest == deployed.before {
+    if let Some(canary) = &deployed.canary {
+        let canary = short_digest(&canary.digest);
+        print(&format!("{} tries {canary} with a share of the deliveries, beside {now}\n", deployed.handler))?;
+    } else if deployed.current.digest == deployed.before {
         print(&format!("{} has run {now} before: nothing has changed\n", deployed.handler))?;
     } else {
         print(&format!("{} runs {now} now, in the place of {before}\n", deployed.handler))?;
@@ -137,6 +144,16 @@ pub(super) async fn status(
         .iter()
         .map(|handler| Handler { versions: handler.versions.iter().take(1).cloned().collect(), ..handler.clone() });
     print(&versions(&current.collect::<Vec<_>>(), now).render(screen))?;
+    for handler in &status.handlers {
+        if let Some(circuit) = &handler.circuit {
+            let next = short(Duration::from_millis(circuit.next_probe_ms));
+            eprintln!("{} gets no events: {}; the next probe is in {next}", handler.name, one_line(&circuit.reason));
+        }
+        if let Some(RolledBack { digest, reason, at }) = &handler.rolled_back {
+            let (digest, ago) = (short_digest(digest), age(now, at.0));
+            eprintln!("{}: {digest} was rolled back {ago} ago: {}", handler.name, one_line(reason));
+        }
+    }
     for setting in &status.config.needs_restart {
         eprintln!("{} has changed, and needs a restart to take effect", one_line(setting));
     }
@@ -164,6 +181,18 @@ fn versions(handlers: &[Handler], now: Timestamp) -> Table {
         Column::Rest("INTERFACE"),
     ]);
     for handler in handlers {
+        if let Some(canary) = &handler.canary {
+            let version = &canary.version;
+            table.row([
+                handler.name.to_string(),
+                short_digest(&version.digest),
+                format!("canary, {:.1} %", canary.share * 100.0),
+                format_size(version.size),
+                origin(version.origin).to_owned(),
+                "-".to_owned(),
+                format!("{} of {} failed", canary.failed, canary.handled),
+            ]);
+        }
         for (at, version) in handler.versions.iter().enumerate() {
             let is_current = at == 0;
             let status = match (is_current, &handler.pinned) {

@@ -104,8 +104,16 @@ impl Runtime {
         self.send(self.http.get(self.url(&["status"])?)).await
     }
 
-    pub(super) async fn deploy(&self, handler: &HandlerName, component: Vec<u8>) -> anyhow::Result<Deployed> {
-        let url = self.url(&["handlers", handler.as_str(), "component"])?;
+    pub(super) async fn deploy(
+        &self,
+        handler: &HandlerName,
+        component: Vec<u8>,
+        now: bool,
+    ) -> anyhow::Result<Deployed> {
+        let mut url = self.url(&["handlers", handler.as_str(), "component"])?;
+        if now {
+            url.query_pairs_mut().append_pair("now", "true");
+        }
         // To compile takes as long as the runtime lets it.
         let request = self.http.put(url).timeout(DEPLOY_TIMEOUT).header(header::CONTENT_TYPE, "application/wasm");
         self.send(request.body(component)).await

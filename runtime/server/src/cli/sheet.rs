@@ -75,7 +75,7 @@ fn history(entry: &Entry, screen: Screen) -> String {
         let version = attempt.version.as_deref().unwrap_or("-");
         table.row([
             attempt.attempt.to_string(),
-            attempt.outcome.to_string(),
+            format!("{}{}", attempt.outcome, if attempt.forgiven { ", forgiven" } else { "" }),
             attempt.started_at.0.to_string(),
             short(Duration::from_millis(attempt.duration_ms)),
             version.chars().take(SHOWN_VERSION).collect(),
@@ -158,6 +158,8 @@ mod tests {
         "entry": "0-1", "queue": "orders", "state": "dead", "priority": 0, "key": "A-7", "attempts": 2,
         "enqueued_at": "1970-01-01T00:00:10.000Z", "at": "1970-01-01T00:01:00.000Z",
         "history": [
+            {"attempt": 1, "outcome": "reject", "reason": "no", "version": "sha256:fedcba9876543210",
+             "started_at": "1970-01-01T00:00:11.000Z", "duration_ms": 3, "forgiven": true},
             {"attempt": 1, "outcome": "retry", "reason": "busy", "version": "sha256:0123456789abcdef",
              "started_at": "1970-01-01T00:00:11.000Z", "duration_ms": 12},
             {"attempt": 2, "outcome": "trap", "reason": "unreachable\n  at \u001b[31mparse", "version": null,
@@ -192,9 +194,10 @@ event
   trace   x
 
 history
-  ATTEMPT  OUTCOME  STARTED                   TOOK  VERSION              REASON
-        1  retry    1970-01-01T00:00:11.000Z  12ms  sha256:0123456789ab  busy
-        2  trap     1970-01-01T00:00:59.000Z    1s  -                    unreachable\\n  at \\u{1b}[31mparse
+  ATTEMPT  OUTCOME           STARTED                   TOOK  VERSION              REASON
+        1  reject, forgiven  1970-01-01T00:00:11.000Z   3ms  sha256:fedcba987654  no
+        1  retry             1970-01-01T00:00:11.000Z  12ms  sha256:0123456789ab  busy
+        2  trap              1970-01-01T00:00:59.000Z    1s  -                    unreachable\\n  at \\u{1b}[31mparse
 
 last reason
   unreachable

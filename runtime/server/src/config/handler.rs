@@ -102,6 +102,8 @@ fn one(
         instances: limits.instances(),
         queue: limits.queue(ordering_key.value()),
         max_log_rate: limits.max_log_rate(),
+        canary: limits.canary(),
+        breaker: limits.breaker(),
         config: config.value_or(BTreeMap::new()),
         grant: granted,
     })

@@ -50,7 +50,7 @@ pub(super) const QUEUE: Keys = Keys {
 /// `[log]`.
 pub(super) const LOG: Keys = Keys { title: "[log]", known: &["retention"], later: &[] };
 /// What `[defaults]` says for all handlers, and a `[[handler]]` for itself.
-const SHARED: [&str; 31] = [
+const SHARED: [&str; 33] = [
     "max-attempts",
     "backoff",
     "timeout",
@@ -82,6 +82,8 @@ const SHARED: [&str; 31] = [
     "dead-retention",
     "cancelled-retention",
     "keep-payload",
+    "canary",
+    "breaker",
 ];
 /// What only a `[[handler]]` has.
 const OWN: [&str; 9] =
@@ -102,6 +104,12 @@ pub(super) const DEFAULTS: Keys = Keys { title: "[defaults]", known: &SHARED, la
 pub(super) const HANDLER: Keys = Keys { title: "[[handler]]", known: &OWN_AND_SHARED, later: &[] };
 /// `backoff`.
 pub(super) const BACKOFF: Keys = Keys { title: "backoff", known: &["base", "factor", "max", "jitter"], later: &[] };
+/// `canary`.
+pub(super) const CANARY: Keys =
+    Keys { title: "canary", known: &["share", "for", "max-failure-rate", "min-deliveries"], later: &[] };
+/// `breaker`.
+pub(super) const BREAKER: Keys =
+    Keys { title: "breaker", known: &["max-failure-rate", "deliveries", "probe", "max-probe"], later: &[] };
 /// `rate` and `key-rate`.
 pub(super) const RATE: Keys = Keys { title: "rate", known: &["per-second", "burst"], later: &[] };
 /// `done-retention`, `dead-retention` and `cancelled-retention`.

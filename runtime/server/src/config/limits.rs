@@ -12,6 +12,7 @@ use super::error::Problem;
 use super::keys;
 use super::options::{QueueKeys, rate};
 use super::reader::{Reader, Table};
+use super::rollout::{BreakerOptions, CanaryOptions, RolloutKeys};
 use super::sandbox::SandboxKeys;
 use super::setting::{Effective, Setting};
 use super::values::Allowed;
@@ -46,6 +47,7 @@ pub(super) struct Limits {
     max_log_rate: Setting<Option<Rate>>,
     backoff: BackoffKeys,
     queue: QueueKeys,
+    rollout: RolloutKeys,
 }
 
 /// What was written of `backoff`.
@@ -81,6 +83,7 @@ impl Limits {
             max_log_rate: reader.setting(table, "max-log-rate", rate),
             backoff: BackoffKeys::read(reader, table),
             queue: QueueKeys::read(reader, table),
+            rollout: RolloutKeys::read(reader, table),
         }
     }
 
@@ -96,7 +99,16 @@ impl Limits {
             max_log_rate: self.max_log_rate.or(&defaults.max_log_rate),
             backoff: self.backoff.over(&defaults.backoff),
             queue: self.queue.over(&defaults.queue),
+            rollout: self.rollout.over(&defaults.rollout),
         }
+    }
+
+    pub(super) fn canary(&self) -> Option<CanaryOptions> {
+        self.rollout.canary()
+    }
+
+    pub(super) fn breaker(&self) -> Option<BreakerOptions> {
+        self.rollout.breaker()
     }
 
     /// Reports the contradictions among what counts for one handler.

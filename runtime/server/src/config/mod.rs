@@ -16,6 +16,7 @@
 //! | `limits` | `[defaults]`, and their overrides in a handler |
 //! | `sandbox` | those of them that say what one call may use |
 //! | `options` | those of them that say how a queue treats its entries |
+//! | `rollout` | those of them that say how far a version is trusted |
 //! | `handler` | `[[handler]]` |
 //! | `configured` | `config` of a handler |
 //! | `grant` | what a handler may do, and `[[bucket]]` |
@@ -32,6 +33,7 @@ use gristmill_queue::{QueueOptions, Rate};
 
 pub use self::error::{Color, ConfigErrors, Problem};
 use self::reader::Reader;
+pub use self::rollout::{BreakerOptions, CanaryOptions};
 
 mod configured;
 pub mod error;
@@ -42,6 +44,7 @@ mod keys;
 mod limits;
 mod options;
 mod reader;
+mod rollout;
 mod sandbox;
 mod sections;
 mod setting;
@@ -257,6 +260,10 @@ pub struct HandlerConfig {
     pub queue: QueueOptions,
     /// How many lines all its calls may log. Default: 100 a second, and 1,000 at once after a pause.
     pub max_log_rate: Option<Rate>,
+    /// How a new version of it is tried. Default: not; it takes over at once.
+    pub canary: Option<CanaryOptions>,
+    /// When it gets no more deliveries until it is better. Default: see [`BreakerOptions`]; `None`: never.
+    pub breaker: Option<BreakerOptions>,
     /// What it can ask for through `wasi:config`.
     pub config: BTreeMap<String, ConfigValue>,
     /// What it may do beyond computing.

@@ -8,6 +8,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `canary` | a version that is tried with a share of the deliveries |
 //! | `prepare` | a version made ready, before anything is changed |
 //! | [`record`] | which versions a handler has had, and which is current |
 //! | [`versions`] | where records and components are kept |
@@ -21,6 +22,7 @@
 //! has claimed and not begun goes back without an attempt spent, and the successor claims at once. So during a switch
 //! calls of both versions run side by side, and a handler's `concurrency` holds for each of them.
 
+mod canary;
 mod prepare;
 pub mod record;
 mod reload;
@@ -38,19 +40,20 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use gristmill_core::{Clock, HandlerName, SystemClock};
 use gristmill_host::{Host, Want, digest};
-use gristmill_queue::{Operation, Queue, QueueError, QueueStats};
+use gristmill_queue::{Operation, Queue, QueueError, ResumeIf};
 use tokio::runtime::Handle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use self::canary::Tried;
 use self::prepare::{Choice, Workshop};
 pub use self::prepare::{PrepareError, Prepared};
 use self::record::{Kept, NoVersion, Origin, Record};
 pub use self::reload::{Applied, ApplyError};
-use self::status::Reloads;
+use self::status::{Reloads, RolledBack};
 use self::versions::{Versions, VersionsError};
 use self::work::Work;
 use crate::cli::text::{one_line, short_digest};
-use crate::config::{Config, HandlerConfig};
+use crate::config::{CanaryOptions, Config, HandlerConfig};
 use crate::dispatch::Observers;
 use crate::registry::{self, Handler};
 use crate::routing::Router;
@@ -98,6 +101,10 @@ struct Slot {
     handler: Arc<Handler>,
     record: Record,
     work: Work,
+    /// Another version, which has a share of the deliveries.
+    tried: Option<Tried>,
+    /// The version that was tried last and had to go.
+    rolled_back: Option<RolledBack>,
 }
 
 /// What came of a deployment or a rollback.
@@ -109,6 +116,24 @@ pub struct Deployed {
     pub before: String,
     /// What the new one imports that the old one did not and that needs a grant, a line each.
     pub wants: Vec<String>,
+    /// A new version that has a share of the events first.
+    pub tried: Option<Kept>,
+}
+
+impl Deployed {
+    fn unchanged(current: Kept) -> Self {
+        Self { before: current.digest.clone(), current, wants: Vec::new(), tried: None }
+    }
+}
+
+/// How a version that is deployed takes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum How {
+    /// It is tried first, if the configuration says so.
+    #[default]
+    AsConfigured,
+    /// At once.
+    AtOnce,
 }
 
 /// Why a version was not deployed. Nothing has changed.
@@ -220,18 +245,22 @@ impl Deployment {
     ///
     /// # Errors
     /// When it is not deployed; then nothing has changed.
-    pub async fn deploy(&self, name: HandlerName, bytes: Bytes) -> Result<Deployed, DeployError> {
+    pub async fn deploy(&self, name: HandlerName, bytes: Bytes, how: How) -> Result<Deployed, DeployError> {
         self.uninterrupted(async move |shared| {
             let (handler, record) = shared.slot(&name)?;
             let actual = digest(&bytes);
             check_pin(&handler.config, &actual)?;
             if record.current.digest == actual {
-                return Ok(Deployed { current: record.current, before: actual, wants: Vec::new() });
+                return Ok(Deployed::unchanged(record.current));
             }
             let config = shared.config();
             let workshop = shared.workshop(&config);
             let choice = workshop.version(bytes, actual, Origin::Deploy, Some(record));
-            shared.take_over(&handler, workshop.prepare(&handler.config, choice).await?).await
+            let next = workshop.prepare(&handler.config, choice).await?;
+            match handler.config.canary {
+                Some(canary) if how == How::AsConfigured => Ok(shared.try_first(&handler, next, canary)),
+                _ => shared.take_over(&handler, next).await,
+            }
         })
         .await
     }
@@ -243,12 +272,18 @@ impl Deployment {
     pub async fn roll_back(&self, name: HandlerName, asked: Option<String>) -> Result<Deployed, DeployError> {
         self.uninterrupted(async move |shared| {
             let (handler, mut record) = shared.slot(&name)?;
+            if asked.is_none()
+                && let Some(tried) = shared.end_trial(&name)
+            {
+                info!(handler = %name, version = short_digest(&tried.digest), "the version that was tried is rolled back by hand");
+                return Ok(Deployed { before: tried.digest, ..Deployed::unchanged(record.current) });
+            }
             let version = record
                 .roll_back(asked.as_deref(), shared.clock.now())
                 .map_err(|error| DeployError::NoVersion { handler: name.clone(), error })?;
             check_pin(&handler.config, &version.digest)?;
             if handler.component.digest() == version.digest {
-                return Ok(Deployed { before: version.digest.clone(), current: version, wants: Vec::new() });
+                return Ok(Deployed::unchanged(version));
             }
             let config = shared.config();
             let workshop = shared.workshop(&config);
@@ -388,16 +423,21 @@ impl Shared {
     async fn take_over(&self, old: &Handler, next: Prepared) -> Result<Deployed, DeployError> {
         let name = next.handler.config.name.clone();
         self.record(&next).await.map_err(|error| DeployError::Versions { handler: name.clone(), error })?;
-        let wants = next.handler.component.wants_beyond(&old.component);
-        let wants: Vec<_> = wants.iter().filter_map(described).collect();
+        let wants = wants(old, &next.handler);
         let before = old.component.digest().to_owned();
         let current = next.record.current.clone();
         info!(handler = %name, from = short_digest(&before), to = short_digest(&current.digest), "another version takes over");
-        for want in &wants {
-            info!(handler = %name, "unlike the version before, it imports {want}");
-        }
         self.switch(next);
-        Ok(Deployed { current, before, wants })
+        Ok(Deployed { current, before, wants, tried: None })
+    }
+
+    /// Lets `next` have a share of the events first.
+    fn try_first(self: &Arc<Self>, old: &Handler, next: Prepared, canary: CanaryOptions) -> Deployed {
+        let (wants, tried) = (wants(old, &next.handler), next.record.current.clone());
+        let name = next.handler.config.name.clone();
+        self.try_out(next, canary);
+        let current = self.slots().get(&name).map_or_else(|| tried.clone(), |slot| slot.record.current.clone());
+        Deployed { before: current.digest.clone(), current, wants, tried: Some(tried) }
     }
 
     /// Writes down what is to run, if that is not written yet.
@@ -414,16 +454,19 @@ impl Shared {
 
     /// Sets a version to work. Its predecessor finishes what it has begun.
     fn switch(&self, next: Prepared) {
-        let Prepared { handler, record, .. } = next;
-        let name = handler.config.name.clone();
-        let predecessor = self.slots_mut().remove(&name);
-        if let Some(Slot { work, .. }) = &predecessor {
+        let name = next.handler.config.name.clone();
+        let mut slots = self.slots_mut();
+        if let Some(Slot { work, .. }) = slots.get(&name) {
             work.drain();
         }
-        let work = Work::start(self, handler.clone());
-        self.slots_mut().insert(name, Slot { handler, record, work });
-        if let Some(Slot { work, .. }) = predecessor {
+        let work = Work::start(self, next.handler.clone().into());
+        let predecessor = slots.insert(name.clone(), Slot::of(next, work));
+        drop(slots);
+        if let Some(Slot { work, tried, .. }) = predecessor {
             self.finish(work);
+            if let Some(Tried { version, .. }) = tried {
+                debug!(handler = %name, version = short_digest(&version.digest), "the trial has ended");
+            }
         }
     }
 
@@ -436,11 +479,8 @@ impl Shared {
 
     /// The queue of a handler that was removed goes on when the handler is back.
     async fn unpause(&self, name: &HandlerName) -> Result<(), QueueError> {
-        let stats = self.queue.stats().await?;
-        let is_ours = |stats: &&QueueStats| stats.queue == *name && stats.paused.as_deref() == Some(REMOVED);
-        if stats.iter().any(|stats| is_ours(&stats)) {
-            self.queue.operate(Operation::Resume { queue: name.clone() }).await?;
-        }
+        let only_if = ResumeIf::Reason(REMOVED.to_owned());
+        self.queue.operate(Operation::Resume { queue: name.clone(), only_if }).await?;
         Ok(())
     }
 }
@@ -449,6 +489,15 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("slots", &self.slots().keys()).finish_non_exhaustive()
     }
+}
+
+/// What a version imports that the one before does not, as far as it needs a grant; also told to the log.
+fn wants(old: &Handler, new: &Handler) -> Vec<String> {
+    let wants: Vec<_> = new.component.wants_beyond(&old.component).iter().filter_map(described).collect();
+    for want in &wants {
+        info!(handler = %new.config.name, "unlike the version before, it imports {want}");
+    }
+    wants
 }
 
 /// What an import needs that the version before did not have. `None`: no grant, and so nothing of interest.

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use gristmill_core::HandlerName;
-use gristmill_queue::{Operation, QueueError};
+use gristmill_queue::{Operation, PauseIf, QueueError};
 use tracing::{error, info, warn};
 
 use super::prepare::{Choice, PrepareError};
-use super::{DeployError, Deployment, REMOVED, Shared, Slot};
+use super::{DeployError, Deployment, Prepared, REMOVED, Shared, Slot};
 use crate::cli::text::one_line;
-use crate::config::{self, Color, Config, ConfigValue, HandlerConfig};
+use crate::config::{self, CanaryOptions, Color, Config, ConfigValue, HandlerConfig};
 use crate::{engine, registry};
 
 /// What another configuration has changed.
@@ -74,21 +74,23 @@ impl Deployment {
     }
 }
 
+/// What is to be done about one handler.
+enum Plan {
+    /// This takes over.
+    Switch(Prepared),
+    /// `next` is tried beside what is current, which changes too if there is another of it.
+    Try { current: Option<Prepared>, next: Prepared, canary: CanaryOptions },
+}
+
 impl Shared {
-    async fn apply(&self, mut config: Config) -> Result<Applied, ApplyError> {
+    async fn apply(self: &Arc<Self>, mut config: Config) -> Result<Applied, ApplyError> {
         let old = self.config();
         let restart = restart_needed(&old, &config);
         keep_what_needs_a_restart(&old, &mut config);
-        let (mut prepared, mut errors) = (Vec::new(), Vec::new());
+        let (mut plans, mut errors) = (Vec::new(), Vec::new());
         for handler in &config.handlers {
-            let workshop = self.workshop(&config);
-            let next = match workshop.choose(handler).await {
-                Ok(choice) if self.is_at_work(handler, &choice) => continue,
-                Ok(choice) => workshop.prepare(handler, choice).await,
-                Err(error) => Err(error),
-            };
-            match next {
-                Ok(next) => prepared.push(next),
+            match self.plan(handler, &config).await {
+                Ok(plan) => plans.extend(plan),
                 Err(error) => errors.push(error),
             }
         }
@@ -97,9 +99,12 @@ impl Shared {
         }
         engine::configure(&*self.queue, &config).await?;
         let mut applied = Applied { restart, ..Applied::default() };
-        for next in &prepared {
+        for plan in &plans {
+            let (Plan::Switch(next) | Plan::Try { next, .. }) = plan;
             let name = next.handler.config.name.clone();
-            self.record(next).await.map_err(|error| DeployError::Versions { handler: name.clone(), error })?;
+            if matches!(plan, Plan::Switch(_)) {
+                self.record(next).await.map_err(|error| DeployError::Versions { handler: name.clone(), error })?;
+            }
             let list = if self.slots().contains_key(&name) { &mut applied.changed } else { &mut applied.added };
             list.push(name);
         }
@@ -108,11 +113,21 @@ impl Shared {
         applied.removed = self.slots().keys().filter(|name| !names.contains(*name)).cloned().collect();
         self.router.set(registry::routes(&config));
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-        for next in prepared {
-            if let Err(error) = self.unpause(&next.handler.config.name).await {
-                error!(handler = %next.handler.config.name, %error, "cannot resume its queue");
+        for name in &applied.added {
+            if let Err(error) = self.unpause(name).await {
+                error!(handler = %name, %error, "cannot resume its queue");
             }
-            self.switch(next);
+        }
+        for plan in plans {
+            match plan {
+                Plan::Switch(next) => self.switch(next),
+                Plan::Try { current, next, canary } => {
+                    if let Some(current) = current {
+                        self.switch(current);
+                    }
+                    self.try_out(next, canary);
+                }
+            }
         }
         for name in &applied.removed {
             self.remove(name).await;
@@ -120,20 +135,46 @@ impl Shared {
         Ok(applied)
     }
 
+    /// What to do so that `handler` is what `config` says. `None`: nothing.
+    async fn plan(&self, handler: &HandlerConfig, config: &Config) -> Result<Option<Plan>, PrepareError> {
+        let workshop = self.workshop(config);
+        let choice = workshop.choose(handler).await?;
+        if self.is_at_work(handler, &choice) {
+            return Ok(None);
+        }
+        let next = workshop.prepare(handler, choice).await?;
+        let Ok((current, record)) = self.slot(&handler.name) else { return Ok(Some(Plan::Switch(next))) };
+        let (Some(canary), Some(_)) = (handler.canary, &next.new) else { return Ok(Some(Plan::Switch(next))) };
+        if without_places(&current.config) == without_places(handler) {
+            return Ok(Some(Plan::Try { current: None, next, canary }));
+        }
+        // The current version goes on under the new configuration, if it can.
+        let current = match workshop.component(current.component.digest()).await {
+            Ok(bytes) => workshop.prepare(handler, Choice { bytes, record, is_new: false }).await.ok(),
+            Err(_) => None,
+        };
+        Ok(Some(match current {
+            Some(current) => Plan::Try { current: Some(current), next, canary },
+            None => Plan::Switch(next),
+        }))
+    }
+
     /// Whether the very same runs already.
     fn is_at_work(&self, handler: &HandlerConfig, choice: &Choice) -> bool {
         let slots = self.slots();
         let Some(slot) = slots.get(&handler.name) else { return false };
-        slot.handler.component.digest() == choice.record.current.digest
-            && slot.record == choice.record
-            && without_places(&slot.handler.config) == without_places(handler)
+        let runs = slot.handler.component.digest() == choice.record.current.digest && slot.record == choice.record;
+        let is_tried = slot.tried.as_ref().is_some_and(|tried| tried.version.digest == choice.record.current.digest);
+        (runs || is_tried) && without_places(&slot.handler.config) == without_places(handler)
     }
 
     async fn remove(&self, name: &HandlerName) {
         let Some(Slot { work, .. }) = self.slots_mut().remove(name) else { return };
         work.drain();
         self.finish(work);
-        let pause = Operation::Pause { queue: name.clone(), reason: REMOVED.to_owned() };
+        // Who has paused it already, resumes it.
+        let only_if = PauseIf::NotPaused;
+        let pause = Operation::Pause { queue: name.clone(), reason: REMOVED.to_owned(), only_if };
         if let Err(error) = self.queue.operate(pause).await {
             error!(handler = %name, %error, "cannot pause the queue of a handler that was removed");
         }

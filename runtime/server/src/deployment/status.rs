@@ -1,11 +1,14 @@
 //! What people are shown of a deployment.
 
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use gristmill_core::{HandlerName, Timestamp};
 
 use super::Deployment;
 use super::record::Kept;
+use crate::dispatch::breaker::OpenCircuit;
+use crate::dispatch::trial::Standing;
 
 /// How often the configuration was read again, and what came of it last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,8 +23,32 @@ pub struct Reloads {
     pub restart: Vec<String>,
 }
 
-/// A handler and its versions.
+/// A version that was tried, and had to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// Its digest.
+    pub digest: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// A version that is tried with a share of the deliveries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CanaryStatus {
+    /// The version.
+    pub version: Kept,
+    /// Its share of the deliveries, 0 to 1.
+    pub share: f64,
+    /// How it goes.
+    pub standing: Standing,
+    /// How long until it may take over.
+    pub left: Duration,
+}
+
+/// A handler and its versions.
+#[derive(Clone, Debug, PartialEq)]
 pub struct HandlerStatus {
     /// Its name, and its queue's.
     pub name: HandlerName,
@@ -31,6 +58,12 @@ pub struct HandlerStatus {
     pub pinned: Option<String>,
     /// Its versions; the first handles events.
     pub versions: Vec<Kept>,
+    /// One that is tried.
+    pub canary: Option<CanaryStatus>,
+    /// The one that was tried last and had to go, since the process began.
+    pub rolled_back: Option<RolledBack>,
+    /// Why it gets no deliveries, if a breaker has seen to that.
+    pub circuit: Option<OpenCircuit>,
 }
 
 impl Deployment {
@@ -43,8 +76,24 @@ impl Deployment {
             interface: slot.handler.component.form().to_owned(),
             pinned: slot.handler.config.digest.clone(),
             versions: slot.record.versions().cloned().collect(),
+            canary: slot.tried.as_ref().map(|tried| CanaryStatus {
+                version: tried.version.clone(),
+                share: tried.trial.options().share,
+                standing: tried.trial.standing(),
+                left: tried.ends.saturating_duration_since(Instant::now()),
+            }),
+            rolled_back: slot.rolled_back.clone(),
+            circuit: slot.work.breaker().open(),
         });
         status.collect()
+    }
+
+    /// Whether a handler's breaker has paused its queue, and has not tried yet whether it is better.
+    #[must_use]
+    pub fn is_to_be_probed(&self, name: &HandlerName) -> bool {
+        let slots = self.shared.slots();
+        let circuit = slots.get(name).and_then(|slot| slot.work.breaker().open());
+        circuit.is_some_and(|circuit| circuit.failed_probes == 0)
     }
 
     /// What came of reading the configuration again.

@@ -6,25 +6,32 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Shared;
-use crate::dispatch::{Dispatcher, Phase};
-use crate::registry::Handler;
+use crate::dispatch::breaker::Breaker;
+use crate::dispatch::{Dispatcher, Fleet, Phase};
 
 /// A dispatcher that runs. Its successor takes over while it finishes what it has begun.
 #[derive(Debug)]
 pub(super) struct Work {
     phase: watch::Sender<Phase>,
     task: JoinHandle<()>,
+    breaker: Arc<Breaker>,
 }
 
 impl Work {
     /// Begins to claim.
-    pub(super) fn start(shared: &Shared, handler: Arc<Handler>) -> Self {
+    pub(super) fn start(shared: &Shared, fleet: Fleet) -> Self {
         let (phase, phases) = watch::channel(Phase::Running);
         let (queue, router, clock) = (shared.queue.clone(), shared.router.clone(), shared.clock.clone());
         // Calls run where the dispatcher is made.
         let _guests = shared.guests.enter();
-        let dispatcher = Dispatcher::new(handler, queue, router, clock, (shared.observers.clone(), phases));
-        Self { phase, task: shared.threads.handle().spawn(dispatcher.run()) }
+        let dispatcher = Dispatcher::new(fleet, queue, router, clock, (shared.observers.clone(), phases));
+        let breaker = dispatcher.breaker().clone();
+        Self { phase, task: shared.threads.handle().spawn(dispatcher.run()), breaker }
+    }
+
+    /// Whether the handler gets deliveries.
+    pub(super) fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     /// Nothing more is claimed, and what was not begun goes back.

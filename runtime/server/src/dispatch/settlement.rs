@@ -7,6 +7,7 @@ use gristmill_queue::{Confirm, Delivery, Publish, QueueError, Settle, SettleRepl
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
+use super::version::Version;
 use super::{Dispatcher, Run};
 use crate::cli::text::one_line;
 
@@ -36,6 +37,7 @@ pub(super) struct Judged {
 struct Told {
     kind: OutcomeKind,
     reason: String,
+    version: Option<String>,
 }
 
 impl Judged {
@@ -89,14 +91,15 @@ impl Dispatcher {
             }
             let is_conflict = matches!(answer, Ok(SettleReply::Conflict));
             settled.push(if is_conflict { Settled::Conflict } else { Settled::Over });
+            let version = told.version.clone();
             if let Some(reason) = hear(delivery, told, answer) {
-                refused.push(self.settlement(delivery, Outcome::HostError { reason }));
+                refused.push(Settle { version, ..Settle::new(delivery.lease, Outcome::HostError { reason }) });
             }
         }
         if !refused.is_empty()
             && let Err(error) = self.queue.settle(refused, Confirm::Committed).await
         {
-            error!(handler = %self.handler.config.name, %error, "cannot settle");
+            error!(handler = %self.name, %error, "cannot settle");
         }
         settled
     }
@@ -107,12 +110,12 @@ impl Dispatcher {
     }
 
     /// What became of a delivery, without effects.
-    pub(super) fn settlement(&self, delivery: &Delivery, outcome: Outcome) -> Settle {
+    pub(super) fn settlement(&self, version: &Version, delivery: &Delivery, outcome: Outcome) -> Settle {
         if let Some(reason) = outcome.reason() {
             debug!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt,
                 outcome = %outcome.kind(), reason = one_line(reason), "not acked");
         }
-        let version = Some(self.handler.component.digest().to_owned());
+        let version = Some(version.handler.component.digest().to_owned());
         Settle { version, ..Settle::new(delivery.lease, outcome) }
     }
 }
@@ -121,7 +124,7 @@ impl Dispatcher {
 fn hear(delivery: &Delivery, told: Told, answer: Result<SettleReply, QueueError>) -> Option<String> {
     match answer {
         Ok(SettleReply::Settled(Disposition::DeadLetter)) => {
-            let Told { kind, reason } = told;
+            let Told { kind, reason, .. } = told;
             warn!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt,
                 outcome = %kind, reason, "dead-lettered");
         }
@@ -145,7 +148,7 @@ fn hear(delivery: &Delivery, told: Told, answer: Result<SettleReply, QueueError>
 impl Told {
     fn new(settle: &Settle) -> Self {
         let reason = settle.outcome.reason().map(one_line).unwrap_or_default();
-        Self { kind: settle.outcome.kind(), reason }
+        Self { kind: settle.outcome.kind(), reason, version: settle.version.clone() }
     }
 }
 

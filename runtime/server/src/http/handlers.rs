@@ -9,11 +9,12 @@ use serde::Deserialize;
 
 use super::Api;
 use super::inspect::{invalid, segment};
-use super::model::{Deployed, Handler, List, Refused, Reloads, Status, Time, Version};
+use super::model::{self, Canary, Circuit, Deployed, Handler, List, Refused, Reloads, Status, Time, Version};
 use super::problem::{self, Problem};
+use super::view::millis;
 use crate::deployment::record::Kept;
-use crate::deployment::status::HandlerStatus;
-use crate::deployment::{DeployError, Deployment, PrepareError};
+use crate::deployment::status::{HandlerStatus, RolledBack};
+use crate::deployment::{DeployError, Deployment, How, PrepareError};
 use crate::registry::HandlerError;
 
 type Segment = Result<Path<String>, PathRejection>;
@@ -35,15 +36,31 @@ pub(super) async fn status(Shared(api): Shared<Api>) -> Result<Json<Status>, Pro
     Ok(Json(Status { config, handlers: deployment.handlers().into_iter().map(handler).collect() }))
 }
 
-pub(super) async fn deploy(Shared(api): Shared<Api>, path: Segment, body: Body) -> Result<Json<Deployed>, Problem> {
+/// The query of a deployment.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manner {
+    /// Without a trial, whatever the configuration says.
+    #[serde(default)]
+    now: bool,
+}
+
+pub(super) async fn deploy(
+    Shared(api): Shared<Api>,
+    path: Segment,
+    query: Result<Query<Manner>, QueryRejection>,
+    body: Body,
+) -> Result<Json<Deployed>, Problem> {
     let (name, deployment) = (handler_name(path)?, deployment(&api)?);
+    let Query(Manner { now }) = query.map_err(|error| invalid(error.body_text()))?;
+    let how = if now { How::AtOnce } else { How::AsConfigured };
     let max = deployment.config().host.max_component_size;
     let bytes = to_bytes(body, usize::try_from(max).unwrap_or(usize::MAX)).await.map_err(|error| {
         let detail =
             format!("the component cannot be read, or has more than {max} bytes (`max-component-size`): {error}");
         Problem::new(problem::TOO_LARGE, detail)
     })?;
-    let deployed = deployment.deploy(name.clone(), bytes).await?;
+    let deployed = deployment.deploy(name.clone(), bytes, how).await?;
     Ok(Json(shown(name, deployed)))
 }
 
@@ -80,6 +97,23 @@ fn handler(status: HandlerStatus) -> Handler {
         interface: status.interface,
         pinned: status.pinned,
         versions: status.versions.into_iter().map(version).collect(),
+        canary: status.canary.map(|canary| Canary {
+            version: version(canary.version),
+            share: canary.share,
+            handled: canary.standing.handled,
+            failed: canary.standing.failed,
+            left_ms: millis(canary.left),
+        }),
+        rolled_back: status.rolled_back.map(|RolledBack { digest, at, reason }| model::RolledBack {
+            digest,
+            at: Time(at),
+            reason,
+        }),
+        circuit: status.circuit.map(|circuit| Circuit {
+            reason: circuit.reason,
+            failed_probes: circuit.failed_probes,
+            next_probe_ms: millis(circuit.next_probe),
+        }),
     }
 }
 
@@ -88,7 +122,13 @@ fn version(kept: Kept) -> Version {
 }
 
 fn shown(handler: HandlerName, deployed: crate::deployment::Deployed) -> Deployed {
-    Deployed { handler, current: version(deployed.current), before: deployed.before, wants: deployed.wants }
+    Deployed {
+        handler,
+        current: version(deployed.current),
+        before: deployed.before,
+        wants: deployed.wants,
+        canary: deployed.tried.map(version),
+    }
 }
 
 impl From<DeployError> for Problem {

@@ -122,6 +122,9 @@ pub struct Attempt {
     pub started_at: Time,
     /// From claim to settlement.
     pub duration_ms: u64,
+    /// It failed, and did not count; left out where it did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forgiven: bool,
 }
 
 /// A call of a handler that is going on.
@@ -247,7 +250,7 @@ pub struct Redriven {
 }
 
 /// A handler and its versions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Handler {
     /// Its name, and its queue's.
     pub name: HandlerName,
@@ -257,6 +260,49 @@ pub struct Handler {
     pub pinned: Option<String>,
     /// The versions that are kept; the first handles events.
     pub versions: Vec<Version>,
+    /// A version that is tried with a share of the deliveries; `null`: none.
+    pub canary: Option<Canary>,
+    /// The version that was tried last and had to go, since the process began; `null`: none.
+    pub rolled_back: Option<RolledBack>,
+    /// Why it gets no deliveries, if the circuit breaker has seen to that; `null`: it gets them.
+    pub circuit: Option<Circuit>,
+}
+
+/// A version that is tried with a share of the deliveries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Canary {
+    /// The version.
+    pub version: Version,
+    /// Its share of the deliveries, 0 to 1.
+    pub share: f64,
+    /// How many of its deliveries are over.
+    pub handled: u64,
+    /// How many of them it has failed.
+    pub failed: u64,
+    /// How long until it may take over, in milliseconds.
+    pub left_ms: u64,
+}
+
+/// A version that was tried, and had to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// Its digest.
+    pub digest: String,
+    /// When.
+    pub at: Time,
+    /// Why.
+    pub reason: String,
+}
+
+/// A handler that is only probed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Circuit {
+    /// Why.
+    pub reason: String,
+    /// How many probes have failed in a row.
+    pub failed_probes: u32,
+    /// How long until the next one, in milliseconds.
+    pub next_probe_ms: u64,
 }
 
 /// A version of a handler.
@@ -283,10 +329,12 @@ pub struct Deployed {
     pub before: String,
     /// What the new version imports that the old one did not and that needs a grant, a line each.
     pub wants: Vec<String>,
+    /// The new version, where it has a share of the deliveries first; `null`: it does not.
+    pub canary: Option<Version>,
 }
 
 /// A runtime at a glance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// What came of its configuration.
     pub config: Reloads,

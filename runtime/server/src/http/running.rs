@@ -1,7 +1,5 @@
 //! Looking at what runs, and ending it.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Shared};
@@ -10,6 +8,7 @@ use super::Api;
 use super::inspect::segment;
 use super::model::{Killed, List, Running};
 use super::problem::{Problem, UNKNOWN_CALL};
+use super::view::millis;
 
 pub(super) async fn running(Shared(api): Shared<Api>) -> Json<List<Running>> {
     let running = api.deployment.iter().flat_map(|deployment| deployment.host().running());
@@ -38,8 +37,4 @@ pub(super) async fn kill(
             Err(Problem::new(UNKNOWN_CALL, format!("there is no call `{number}`: it never began, or is over")))
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

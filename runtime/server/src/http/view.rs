@@ -101,6 +101,7 @@ fn attempt(attempt: &gristmill_core::Attempt) -> model::Attempt {
         version: attempt.version.clone(),
         started_at: Time(attempt.started_at),
         duration_ms: millis(attempt.duration),
+        forgiven: attempt.forgiven,
     }
 }
 
@@ -133,7 +134,7 @@ fn result(bytes: &[u8]) -> Result<Box<RawValue>, serde_json::Error> {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
