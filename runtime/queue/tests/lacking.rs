@@ -11,8 +11,8 @@ use gristmill_queue::conformance::{Rig, RigOptions};
 use gristmill_queue::{
     Capabilities, Claim, Confirm, Counters, DeadHook, DeadLetter, Delivery, Engine, EngineOptions, Entry, Extend,
     ExtendReply, Feature, Holder, KeyOptions, KeyPage, List, ListKeys, Memory, OnDuplicate, Operated, Operation, Page,
-    Publish, Published, Queue, QueueError, QueueOptions, QueueStats, Settle, SettleReply, StateSnapshot, Transacted,
-    Transaction, Waited,
+    Publish, Published, Queue, QueueError, QueueOptions, QueueStats, Sample, Sampled, Settle, SettleReply,
+    StateSnapshot, Transacted, Transaction, Waited,
 };
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -124,6 +124,10 @@ impl Queue for Lacking {
     async fn find(&self, source: String, id: String) -> Result<Vec<Entry>, QueueError> {
         self.needs(Feature::Idempotency, true)?;
         self.engine.find(source, id).await
+    }
+
+    async fn sample(&self, request: Sample) -> Result<Vec<Sampled>, QueueError> {
+        self.engine.sample(request).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn StateSnapshot>, QueueError> {

@@ -16,8 +16,8 @@ use gristmill_core::state::{Change, StateWrite};
 use gristmill_core::{EntryId, Event, QueueName, State, SystemClock};
 use gristmill_queue::{
     Capabilities, Claim, Confirm, Counters, Delivery, Entry, Extend, ExtendReply, KeyPage, List, ListKeys, OnLoss,
-    Operated, Operation, Page, Publish, Published, Queue, QueueError, QueueOptions, QueueStats, Settle, SettleReply,
-    StateSnapshot, Transacted, Transaction, Waited,
+    Operated, Operation, Page, Publish, Published, Queue, QueueError, QueueOptions, QueueStats, Sample, Sampled,
+    Settle, SettleReply, StateSnapshot, Transacted, Transaction, Waited,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -96,6 +96,9 @@ impl Queue for Meddled {
     }
     async fn find(&self, source: String, id: String) -> Result<Vec<Entry>, QueueError> {
         self.inner.find(source, id).await
+    }
+    async fn sample(&self, request: Sample) -> Result<Vec<Sampled>, QueueError> {
+        self.inner.sample(request).await
     }
     async fn snapshot(&self) -> Result<Arc<dyn StateSnapshot>, QueueError> {
         self.inner.snapshot().await

@@ -25,6 +25,7 @@ mod queues;
 mod reopening;
 mod results;
 mod retention;
+mod samples;
 mod selection;
 mod state;
 mod timing;
@@ -251,6 +252,13 @@ rules! {
         an_action_on_many_entries_is_complete,
         an_action_keeps_to_its_rate,
         a_filter_that_makes_no_sense_is_refused;
+    samples:
+        a_sample_has_the_last_events_of_a_queue,
+        a_sample_has_what_waits,
+        a_sample_of_dead_letters_has_the_latest_deaths,
+        a_sample_takes_from_the_log_what_the_queue_has_no_more,
+        a_sample_looks_at_so_much_and_no_more,
+        a_sample_of_nothing_is_refused;
     forgiving:
         a_forgiven_failure_spends_no_attempt_and_is_remembered,
         every_failure_can_be_forgiven,

@@ -158,7 +158,7 @@ impl List {
     }
 }
 
-fn check_limit(limit: usize) -> Result<(), QueueError> {
+pub(super) fn check_limit(limit: usize) -> Result<(), QueueError> {
     if limit == 0 || limit > MAX_PAGE {
         return Err(QueueError::InvalidRequest(format!("`limit` is {limit}; a page has 1 to {MAX_PAGE} entries")));
     }

@@ -7,6 +7,7 @@
 //! | `delivery` | claiming, settling, extending |
 //! | `state` | the key-value space that handlers share |
 //! | `inspect` | looking |
+//! | `sample` | the latest events, to try a handler on |
 //! | `operation` | operating |
 //! | `verify` | checking a whole store |
 
@@ -15,6 +16,7 @@ mod inspect;
 mod operation;
 mod options;
 mod publish;
+mod sample;
 mod state;
 mod verify;
 
@@ -30,6 +32,7 @@ pub use inspect::*;
 pub use operation::*;
 pub use options::*;
 pub use publish::*;
+pub use sample::*;
 pub use state::*;
 pub use verify::*;
 
@@ -122,6 +125,9 @@ pub trait Queue: Send + Sync + 'static {
     /// The entries of the latest publish of an event, by its source and id; for as long as the idempotency window, and
     /// only those that still exist.
     async fn find(&self, source: String, id: String) -> Result<Vec<Entry>, QueueError>;
+
+    /// The latest events of one queue, with their data: as many as are found of those that are asked for.
+    async fn sample(&self, request: Sample) -> Result<Vec<Sampled>, QueueError>;
 
     /// State as it is now.
     async fn snapshot(&self) -> Result<Arc<dyn StateSnapshot>, QueueError>;

@@ -33,8 +33,8 @@ pub(crate) struct EncodedEvent(Bytes);
 /// The attributes that the engine itself looks at.
 #[derive(Debug, Deserialize)]
 pub(crate) struct EventHead<'a> {
-    _id: &'a str,
-    _source: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) source: &'a str,
     pub(crate) ty: &'a str,
 }
 
@@ -125,6 +125,11 @@ impl EncodedEvent {
         let mut bytes = BytesMut::from(self.0.get(..self.0.len() - data.len()).unwrap_or_default());
         push_body(&mut bytes, BodyRef { number, ..body });
         Ok(Self(bytes.freeze()))
+    }
+
+    /// Whether it has data that is still there. One that never had any looks like one whose data has gone.
+    pub(crate) fn has_data(&self) -> bool {
+        self.split().is_ok_and(|(_, data)| data != [Self::NONE])
     }
 
     /// Where the data is, if it lives apart.

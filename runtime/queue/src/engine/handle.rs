@@ -20,6 +20,7 @@ use super::inspect::Reading;
 use super::keys::{OriginKind, origin_key};
 use super::kv::StateView;
 use super::publish::{Origin, Prepared, Stored, Target};
+use super::sample::sample;
 use super::settle::PreparedSettle;
 use super::state::Settings;
 use super::supervisor::{Opener, Shared, Supervisor};
@@ -427,6 +428,11 @@ impl Queue for Engine {
 
     async fn find(&self, source: String, id: String) -> Result<Vec<Entry>, QueueError> {
         self.read(move |reading| reading.find(&source, &id)).await
+    }
+
+    async fn sample(&self, request: Sample) -> Result<Vec<Sampled>, QueueError> {
+        request.check()?;
+        self.read(move |reading| sample(reading, &request)).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn StateSnapshot>, QueueError> {

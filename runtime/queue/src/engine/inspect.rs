@@ -15,12 +15,12 @@ use super::keys::{
 use super::page::{self, MAX_EXAMINED, Wanted, due_cursor, lanes, line_range};
 use super::read::{Found, StoredCursors, Whereabouts, find};
 use super::records::{KeyRecord, OriginRecord, QueueRecord, Record};
-use super::store::{View, for_each, try_scan};
+use super::store::{Still, for_each, try_scan};
 use crate::contract::{Entry, KeyPage, KeyStats, List, ListKeys, Page, QueueError, QueueStats, WhichKeys};
 
 /// Reads what one store knows.
 pub(crate) struct Reading<'a> {
-    pub(crate) view: &'a dyn View,
+    pub(crate) view: &'a dyn Still,
     pub(crate) salt: u32,
     pub(crate) now: Timestamp,
 }
@@ -121,7 +121,7 @@ impl Reading<'_> {
         Ok(KeyStats { key: name.to_owned(), busy: record.busy, waiting: record.waiting, held_by })
     }
 
-    fn queue(&self, name: &QueueName) -> Result<(QueueId, QueueRecord), QueueError> {
+    pub(super) fn queue(&self, name: &QueueName) -> Result<(QueueId, QueueRecord), QueueError> {
         let found = self.queues()?.into_iter().find(|(_, record)| record.name == name.as_str());
         found.ok_or_else(|| QueueError::UnknownQueue(name.clone()))
     }
@@ -185,7 +185,7 @@ impl Reading<'_> {
         self.entry(found, &name(record)?).map(Some)
     }
 
-    fn entry(&self, found: Found, name: &QueueName) -> Result<Entry, QueueError> {
+    pub(super) fn entry(&self, found: Found, name: &QueueName) -> Result<Entry, QueueError> {
         let id = found.key().id(self.salt);
         let body = body::load(self.view, &found.record.event).unwrap_or_else(|error| {
             tracing::error!(entry = %id, %error, "an entry's data cannot be read");

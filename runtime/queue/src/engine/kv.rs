@@ -327,8 +327,9 @@ impl StateView {
         Ok(view)
     }
 
-    fn view(&self) -> Result<&(dyn View + Send + Sync), QueueError> {
-        self.snapshot.as_deref().ok_or(QueueError::Closed)
+    fn view(&self) -> Result<&dyn View, QueueError> {
+        let snapshot = self.snapshot.as_deref().ok_or(QueueError::Closed)?;
+        Ok(snapshot)
     }
 }
 

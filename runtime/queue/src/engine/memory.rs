@@ -11,7 +11,7 @@ use gristmill_core::Timestamp;
 
 use super::keys::{Family, Key};
 use super::records::OriginRecord;
-use super::store::{Snapshot, Space, Store, View, Visit, Write, Writes};
+use super::store::{Snapshot, Space, Still, Store, View, Visit, Write, Writes};
 use super::{Engine, EngineOptions};
 use crate::contract::{Durability, QueueError};
 
@@ -246,6 +246,18 @@ impl View for Maps {
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), QueueError> {
         let Some(bounds) = bounds(from, to) else { return Ok(()) };
         for (key, value) in self.family(family).range::<[u8], _>(bounds) {
+            if visit(key, value) == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Still for Maps {
+    fn scan_back(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), QueueError> {
+        let Some(bounds) = bounds(from, to) else { return Ok(()) };
+        for (key, value) in self.family(family).range::<[u8], _>(bounds).rev() {
             if visit(key, value) == ControlFlow::Break(()) {
                 break;
             }

@@ -60,6 +60,7 @@ mod rate;
 mod read;
 mod records;
 mod rocks;
+mod sample;
 mod settle;
 mod state;
 mod store;

@@ -24,8 +24,14 @@ pub(crate) trait View {
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), QueueError>;
 }
 
-/// A view that stays as it is for as long as it is held, on any thread.
-pub(crate) type Snapshot = Arc<dyn View + Send + Sync>;
+/// A view that stays as it is, and can be looked at from its end.
+pub(crate) trait Still: View {
+    /// Visits `from..to` from the last key to the first, until told to stop. An empty `to` means no upper bound.
+    fn scan_back(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), QueueError>;
+}
+
+/// One that stays as it is for as long as it is held, on any thread.
+pub(crate) type Snapshot = Arc<dyn Still + Send + Sync>;
 
 /// A place to keep bytes. Only the writer commits; views, snapshots and syncs may run beside it.
 pub(crate) trait Store: Send + Sync + 'static {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use gristmill_core::{Attempt, History, OutcomeKind, QueueName, State};
-use gristmill_queue::{Entry, KeyStats, List, ListKeys, Queue, QueueStats, WhichKeys};
+use gristmill_queue::{Entry, KeyStats, List, ListKeys, Queue, QueueStats, Sample, SampleOf, Sampled, WhichKeys};
 use rand::RngExt;
 
 use super::choices::one;
-use super::operations::same_state;
+use super::operations::{issued, same_state};
 use super::run::Run;
 use super::world::{Item, OriginName};
 
@@ -35,6 +35,7 @@ impl Run {
                 self.compare_list(&queue, state).await;
             }
             self.compare_keys(&queue).await;
+            self.compare_samples(&queue).await;
         }
         for id in self.ids.iter().rev().take(20) {
             match (self.engine().get(id.clone()).await.unwrap(), self.world.items.get(id)) {
@@ -130,6 +131,29 @@ impl Run {
         assert_eq!(ids, expected_ids, "{state} entries of {queue}");
         for (entry, item) in entries.into_iter().zip(expected) {
             same_entry(entry, item);
+        }
+    }
+
+    /// The model keeps no log: what is in the queue, and of the done, those with data.
+    async fn compare_samples(&mut self, queue: &QueueName) {
+        let limit = one(&mut self.looks, &[1, 3, 1_000]);
+        let items = self.world.items.values().filter(|item| item.queue == *queue && item.state != State::Cancelled);
+        let items = items.filter(|item| item.state != State::Done || item.event.data.is_some());
+        let mut last: Vec<_> = items.map(|item| item.id.clone()).collect();
+        last.sort_by_cached_key(|id| std::cmp::Reverse(issued(id)));
+        let mut dead: Vec<_> = self.world.in_state(queue, State::Dead).iter().map(|item| item.id.clone()).collect();
+        dead.reverse();
+        for (which, mut expected) in [(SampleOf::Last, last), (SampleOf::Dead, dead)] {
+            expected.truncate(limit);
+            let sampled = self.engine().sample(Sample { queue: queue.clone(), which, limit }).await.unwrap();
+            let ids: Vec<_> = sampled.iter().map(|sampled| sampled.entry.as_ref().unwrap().id.clone()).collect();
+            assert_eq!(ids, expected, "{which:?} of {queue}");
+            for Sampled { event, published_at, entry } in sampled {
+                let entry = entry.unwrap();
+                let item = &self.world.items[&entry.id];
+                assert_eq!((&event, published_at), (&item.event, item.enqueued_at));
+                same_entry(entry, item);
+            }
         }
     }
 

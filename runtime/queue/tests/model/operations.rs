@@ -306,7 +306,7 @@ impl Run {
 }
 
 /// The number in an entry's id, so that it sorts: the digits do, if there are as many.
-fn issued(id: &EntryId) -> (usize, String) {
+pub(crate) fn issued(id: &EntryId) -> (usize, String) {
     let number = id.as_str().split('-').nth(1).unwrap();
     (number.len(), number.to_owned())
 }

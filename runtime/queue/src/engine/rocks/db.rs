@@ -20,7 +20,7 @@ use super::synced::Synced;
 use super::{OnLoss, Settings, copies, room, unavailable};
 use crate::contract::{Durability, QueueError};
 use crate::engine::keys::{Family, Key};
-use crate::engine::store::{Snapshot, Space, Store, View, Visit, Write, Writes};
+use crate::engine::store::{Snapshot, Space, Still, Store, View, Visit, Write, Writes};
 
 /// Less garbage than this, in bytes, is not worth a copy of what is live.
 const MIN_GARBAGE: u64 = 1 << 20;
@@ -376,6 +376,27 @@ impl View for Frozen {
         self.with(|db, snapshot| {
             let mut items = snapshot.raw_iterator_cf_opt(handle(db, family)?, bounded(to));
             drive(&mut items, from, visit)
+        })
+    }
+}
+
+impl Still for Frozen {
+    fn scan_back(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), QueueError> {
+        if !to.is_empty() && from >= to {
+            return Ok(());
+        }
+        self.with(|db, snapshot| {
+            let mut options = bounded(to);
+            options.set_iterate_lower_bound(from);
+            let mut items = snapshot.raw_iterator_cf_opt(handle(db, family)?, options);
+            items.seek_to_last();
+            while let Some((key, value)) = items.item() {
+                if visit(key, value) == ControlFlow::Break(()) {
+                    return Ok(());
+                }
+                items.prev();
+            }
+            items.status().map_err(|error| unavailable(&error))
         })
     }
 }
