@@ -15,7 +15,7 @@ AS_SHIPPED := --config profile.dev.opt-level=3 --config profile.dev.debug-assert
 .PHONY: help demo test soak lint fmt bench bench-peer setup build guests clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup:
 	@scripts/setup

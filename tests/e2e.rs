@@ -16,6 +16,8 @@ mod state;
 mod surroundings;
 mod trusting;
 
+use std::process::Stdio;
+
 use gristmill_core::Timestamp;
 use rig::{Deployment, acker, actor, event, outcomes, reason, swapped, text};
 use serde_json::{Value, json};
@@ -437,6 +439,12 @@ fn a_deployment_can_be_checked() {
     assert!(check.status.success(), "{}", text(&check.stderr));
     assert!(text(&check.stdout).contains("gristmill:events/handler@0.1.0"), "{}", text(&check.stdout));
 
+    // Whoever reads the output may have seen enough.
+    let mut check = deployment.command(&["check"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(check.stdout.take());
+    let check = check.wait_with_output().unwrap();
+    assert!(check.status.success() && check.stderr.is_empty(), "{}", text(&check.stderr));
+
     let missing = "[[handler]]\nname = \"gone\"\ncomponent = \"gone.wasm\"\nsubscribe = [{ type = \"*\" }]\n";
     let ungranted = swapped(&actor("greedy", ALL, ""), "grant = { emit = [\"test.*\"] }", "");
     let broken = Deployment::new(&[missing.to_owned(), ungranted]);
@@ -446,6 +454,19 @@ fn a_deployment_can_be_checked() {
     assert!(complaint.contains("gone.wasm") && complaint.contains("grant = { emit ="), "both at once: {complaint}");
     let run = broken.command(&["run", "--until-idle"]).output().unwrap();
     assert_eq!(run.status.code(), Some(1), "{}", text(&run.stderr));
+}
+
+#[test]
+fn a_start_can_be_interrupted() {
+    let slow = "[[handler]]\nname = \"slow\"\ncomponent = \"slow.wasm\"\nsubscribe = [{ type = \"*\" }]\n";
+    let deployment = Deployment::new(&[slow.to_owned()]);
+    let component = deployment.path().join("slow.wasm");
+    rig::pipe(&component);
+    let running = deployment.launch(&[], &[]);
+    let fed = rig::feed(&component);
+    let messages = running.stop_in_time();
+    assert!(!messages.iter().any(|message| message.contains("ready")), "{messages:?}");
+    drop(fed);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Versions that are tried, and handlers that fail: what goes wrong stays small.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gristmill_host::digest;
 use gristmill_test_guests::{ACKER, ACTOR};
@@ -19,7 +19,7 @@ fn tried(canary: &str, extra: &str) -> (Deployment, PathBuf) {
     (deployment, path)
 }
 
-fn deploy(running: &Running, path: &PathBuf) {
+fn deploy(running: &Running, path: &Path) {
     let deployed = running.client(&["deploy", "tried", path.to_str().unwrap()]);
     assert!(deployed.status.success(), "{}", text(&deployed.stderr));
     assert!(text(&deployed.stdout).starts_with("tried tries sha256:"), "{}", text(&deployed.stdout));
@@ -65,7 +65,7 @@ fn a_version_that_fails_is_rolled_back_and_nobody_notices() {
     assert_eq!((&rolled_back["canary"], &rolled_back["rolled_back"]["digest"]), (&Value::Null, &json!(new)));
     let why = rolled_back["rolled_back"]["reason"].as_str().unwrap();
     assert!(why.starts_with("2 of ") && why.contains(" deliveries failed, the last one: trap: "), "{why}");
-    assert_eq!(running.versions("tried"), [old.clone()]);
+    assert_eq!(running.versions("tried"), std::slice::from_ref(&old));
     let (mut tried, mut failed) = (0, 0);
     for entry in done(&running, "tried", 400) {
         assert_eq!(entry["attempts"], 1, "no attempt is spent on a canary: {entry}");

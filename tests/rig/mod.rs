@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's rig")]
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,6 +15,19 @@ use tempfile::TempDir;
 
 /// No signal that a test waits for takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Makes a named pipe.
+pub(crate) fn pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Opens a named pipe for writing, which waits for a reader.
+pub(crate) fn feed(path: &Path) -> File {
+    let (sender, opened) = channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || sender.send(File::options().write(true).open(path)));
+    opened.recv_timeout(PATIENCE).expect("nobody reads the pipe").unwrap()
+}
 
 pub(crate) struct Deployment {
     directory: TempDir,
@@ -160,6 +174,13 @@ impl Deployment {
 
     /// The same, with more variables in its environment.
     pub(crate) fn start_in(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+        let mut running = self.launch(arguments, environment);
+        running.url = running.await_log("ready")["url"].as_str().unwrap().to_owned();
+        running
+    }
+
+    /// The same, but returns at once: nobody knows yet where it will listen.
+    pub(crate) fn launch(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
         let mut command = self.command(&["run", "--log", "debug", "--log-format", "json"]);
         command.envs(environment.iter().copied());
         let mut child = command.args(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -173,9 +194,7 @@ impl Deployment {
                 }
             }
         });
-        let mut running = Running { child, lines, url: String::new() };
-        running.url = running.await_log("ready")["url"].as_str().unwrap().to_owned();
-        running
+        Running { child, lines, url: String::new() }
     }
 }
 
@@ -301,6 +320,22 @@ impl Running {
         self.signal("TERM");
         let status = self.wait();
         assert!(status.success(), "{status}");
+    }
+
+    /// The same, of one that may not end. Its log ends with the process. The messages of the rest of the log.
+    pub(crate) fn stop_in_time(self) -> Vec<String> {
+        self.signal("TERM");
+        let mut messages = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(record) => messages.push(record["message"].to_string()),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it goes on after:\n{}", messages.join("\n")),
+            }
+        }
+        let status = self.wait();
+        assert!(status.success(), "{status}");
+        messages
     }
 }
 

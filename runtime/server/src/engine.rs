@@ -55,8 +55,9 @@ pub async fn open_store(config: &Config, on_loss: OnLoss) -> anyhow::Result<Engi
     let (directory, options) = (directory(config), options(config, on_loss));
     let display = directory.display().to_string();
     tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot create the data directory {}", directory.display()))?;
+        std::fs::create_dir_all(&directory).with_context(|| {
+            format!("cannot create {}; choose another place with `[runtime] data-dir`", directory.display())
+        })?;
         anyhow::Ok(RocksDb::open(&directory, options)?)
     })
     .await

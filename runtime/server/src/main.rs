@@ -9,7 +9,6 @@ use gristmill::config::{self, Color, Config};
 use gristmill::progress::LogWriter;
 use gristmill::{check, cli, copies, invoke, offline, run};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tracing_subscriber::EnvFilter;
 
 /// A call makes and drops some hundred small things, on whichever thread it is at the time.
 #[global_allocator]
@@ -21,7 +20,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Err(error) = init_logs(&args.global) {
-        eprintln!("error: --log: {error}");
+        eprint!("{}", cli::complaint(&error));
         return ExitCode::from(USAGE);
     }
     raise_file_limit();
@@ -29,11 +28,18 @@ fn main() -> ExitCode {
     // not only after so many other slices.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(1).build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(execute(&args)),
+        Ok(runtime) => {
+            let result = runtime.block_on(execute(&args));
+            // Whatever has to end has been waited for. A thread that opens a pipe for a handler, looks up a name or
+            // compiles may be busy for ever, and must not hold the process.
+            runtime.shutdown_background();
+            result
+        }
         Err(error) => Err(anyhow::Error::new(error).context("cannot start threads")),
     };
     match result {
         Ok(code) => code,
+        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("{}", cli::complaint(&error));
             ExitCode::FAILURE
@@ -90,7 +96,7 @@ fn raise_file_limit() {
 }
 
 fn init_logs(global: &Global) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder().parse(&global.log)?;
+    let filter = cli::logs::filter(&global.log)?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(LogWriter::default);
     match global.log_format {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),

@@ -10,7 +10,7 @@ use gristmill_host::{
     Component, Configuration, Grants, Host, HostError, HostOptions, Interface, LoadError, LoadRequest, MAX_INSTANCES,
 };
 use gristmill_queue::QueueOptions;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::cli::text::one_line;
 use crate::config::{CodeCache, Config, DEFAULT_BATCH_SIZE, EngineKind, HandlerConfig};
@@ -303,16 +303,20 @@ pub async fn refresh(handlers: Vec<Arc<Handler>>) {
         let read =
             |handler: &Arc<Handler>| configuration::refresh(&handler.config.config, &handler.configuration.get());
         let read: Vec<_> = handlers.iter().map(read).collect();
+        let mut kept = 0;
         for (handler, (configuration, unreadable)) in handlers.iter().zip(read) {
             handler.configuration.set(configuration);
+            kept += unreadable.len();
             for Unreadable { key, place, reason } in unreadable {
                 error!(handler = %handler.config.name, key = one_line(&key), place = one_line(&place),
                     reason = one_line(&reason), "a secret cannot be read again: its value stays as it was");
             }
         }
+        kept
     });
     match refreshed.await {
-        Ok(()) => info!("the secrets of all handlers were read again"),
+        Ok(0) => info!("the secrets of all handlers were read again"),
+        Ok(kept) => warn!(kept, "the secrets of the handlers were read again, but for those that could not be"),
         Err(error) => error!(%error, "the secrets of the handlers were not read again"),
     }
 }

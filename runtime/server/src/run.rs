@@ -43,7 +43,12 @@ pub async fn run(args: &Run, path: &Path, config: Config) -> anyhow::Result<Exit
     let host = registry::host(&config)?;
     let hangups = signal(SignalKind::hangup()).context("cannot listen to signals")?;
     let versions = Arc::new(Versions::of(&config));
-    let prepared = prepare(&host, &versions, &config).await?;
+    info!(handlers = config.handlers.len(), "loading");
+    // Compiling may take long, and nothing is at stake yet.
+    let prepared = tokio::select! {
+        prepared = prepare(&host, &versions, &config) => prepared?,
+        () = signals.next("stopping") => return Ok(ExitCode::SUCCESS),
+    };
     let on_loss = if args.accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
     let queue = engine::open(&config, on_loss).await?;
     let (grace, parts) = (config.shutdown_grace, (host, queue.clone(), versions));
@@ -51,7 +56,7 @@ pub async fn run(args: &Run, path: &Path, config: Config) -> anyhow::Result<Exit
     let reloading = tokio::spawn(reload(hangups, path.to_owned(), runtime.deployment.clone()));
     let worked = tokio::select! {
         worked = runtime.work(args) => worked,
-        () = signals.next() => Ok(0),
+        () = signals.next("stopping; once more to stop at once") => Ok(0),
     };
     // From here on, what is written is for the next start.
     let (baseline, latencies) = (runtime.baseline.clone(), runtime.deployment.observers().latencies.clone());
@@ -226,7 +231,7 @@ impl Runtime {
 
     async fn stop(self, grace: Duration, signals: &mut Signals) {
         self.readiness.close();
-        self.deployment.stop(grace, signals.next()).await;
+        self.deployment.stop(grace, signals.next("stopping at once")).await;
         self.http.stop().await;
         info!("stopped");
     }
@@ -330,11 +335,12 @@ impl Signals {
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for one, and says what comes of it.
+    async fn next(&mut self, consequence: &str) {
         let name = tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         };
-        info!(signal = name, "stopping; once more to stop at once");
+        info!(signal = name, "{consequence}");
     }
 }

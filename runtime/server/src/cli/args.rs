@@ -137,6 +137,10 @@ pub enum Client {
 
 /// `running`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gristmill running
+  gristmill running --json | jq '.items[] | select(.elapsed_ms > 1000) | .number'")]
 pub struct Running {
     /// Print JSON
     #[arg(long)]
@@ -161,7 +165,10 @@ pub struct Kill {
 #[command(after_help = "\
 Examples:
   gristmill run --config shop/runtime.toml
-  gristmill run --publish events.ndjson --until-idle     handle a file of events, then exit")]
+  gristmill run --publish events.ndjson --until-idle     handle a file of events, then exit
+
+SIGINT (Ctrl-C) and SIGTERM stop it when the handlers that run are done, or after `shutdown-grace`; a second one stops it
+at once. SIGHUP has secrets read again.")]
 pub struct Run {
     /// Exit when nothing is ready, waiting, leased, or scheduled within the backoff cap
     #[arg(long)]
@@ -184,7 +191,11 @@ pub struct Check {}
 
 /// `publish`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "\
+gristmill publish [OPTIONS] <FILE.ndjson>
+       gristmill publish [OPTIONS] --type <TYPE>",
+    after_help = "\
 Examples:
   gristmill publish events.ndjson
   generate-events | gristmill publish -
@@ -192,7 +203,8 @@ Examples:
   gristmill publish events.ndjson --key A-7 --delay 5m   one after the other, in five minutes at the earliest
   gristmill publish --offline events.ndjson              into the store of a stopped runtime
 
-Every line is judged by itself: one that is refused is reported with its number, the others are published.")]
+Every line is judged by itself: one that is refused is reported with its number, the others are published."
+)]
 pub struct Publish {
     /// CloudEvents as JSON, one a line (`-`: standard input)
     #[arg(value_name = "FILE.ndjson", required_unless_present = "ty")]
@@ -260,7 +272,7 @@ pub struct ListEntries {
 #[derive(Clone, Debug, clap::Args)]
 pub struct PageFlags {
     /// How many to list at most, 1 to 1000
-    #[arg(long, default_value_t = 100, value_parser = value_parser!(u16).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u16).range(1..=1_000))]
     pub limit: u16,
     /// Go on where the page before ended
     #[arg(long)]
@@ -292,12 +304,17 @@ Example:
   gristmill dead show ENTRY")]
     Show(Show),
     /// Make dead letters ready again, their attempts counted anew
-    #[command(after_help = "\
+    #[command(
+        override_usage = "\
+gristmill dead redrive [OPTIONS] <ENTRY>...
+       gristmill dead redrive [OPTIONS] --queue <QUEUE> [--all]",
+        after_help = "\
 Examples:
   gristmill dead redrive ENTRY
   gristmill dead redrive --queue orders                  the oldest hundred
   gristmill dead redrive --queue orders --all
-  gristmill dead redrive --queue orders --all --version-of-failure sha256:3b1f0c9a77de")]
+  gristmill dead redrive --queue orders --all --version-of-failure sha256:3b1f0c9a77de"
+    )]
     Redrive(Redrive),
 }
 
@@ -468,6 +485,7 @@ mod tests {
             "gristmill invoke a.wasm --event e.json --timeout 5",
             "gristmill invoke a.wasm --event e.json --state prices:write",
             "gristmill invoke a.wasm --event e.json --timeout 0s",
+            "gristmill invoke a.wasm --event e.json --memory 5",
             "gristmill publish --type t --source a^b",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -1,6 +1,5 @@
 //! What `gristmill invoke` runs, and how, from its flags.
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,10 +52,10 @@ pub struct Invoke {
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// How long it may run
-    #[arg(long, default_value = "5s", value_parser = timeout)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = timeout)]
     pub timeout: Duration,
     /// How much memory it may have
-    #[arg(long, default_value = "64MiB", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     pub memory: u64,
 }
 
@@ -64,8 +63,8 @@ fn interface() -> impl TypedValueParser<Value = Interface> {
     PossibleValuesParser::new(Interface::ALL.map(Interface::name)).try_map(|name| name.parse::<Interface>())
 }
 
-fn pattern(text: &str) -> Result<Pattern, Infallible> {
-    Ok(Pattern::new(text))
+fn pattern(text: &str) -> Result<Pattern, &'static str> {
+    if text.is_empty() { Err("an empty pattern matches nothing") } else { Ok(Pattern::new(text)) }
 }
 
 fn key_value(text: &str) -> Result<(String, String), &'static str> {

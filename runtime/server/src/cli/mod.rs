@@ -6,6 +6,7 @@ mod entries;
 mod event;
 pub mod handlers;
 pub mod invoke;
+pub mod logs;
 pub mod ndjson;
 pub mod options;
 mod publish;
@@ -38,7 +39,7 @@ use screen::Screen;
 pub async fn client(command: &Client, global: &Global) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new(global)?;
     let (screen, now) = (Screen::stdout(), SystemClock::new().now());
-    let result = match command {
+    match command {
         Client::Publish(args) => publish::publish(&Target::Running(&runtime), args, screen, now).await,
         Client::Queues(args) => queues::queues(&runtime, args, screen, now).await,
         Client::Entries(Entries::List(args)) => entries::list(&runtime, args, screen, now).await,
@@ -54,10 +55,6 @@ pub async fn client(command: &Client, global: &Global) -> anyhow::Result<ExitCod
         Client::Kill(args) => running::kill(&runtime, args, screen).await,
         Client::State(command) => state::ask(command, &runtime).await,
         Client::Dead(Dead::Redrive(args)) => dead::redrive(&runtime, args, screen).await,
-    };
-    match result {
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        result => result,
     }
 }
 
@@ -76,6 +73,7 @@ pub fn complaint(error: &anyhow::Error) -> String {
 }
 
 /// Whoever read the output has seen enough, as `head` has.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }

@@ -7,7 +7,7 @@ use super::args::{Kill, Running as Args};
 use super::runtime::Runtime;
 use super::screen::{Screen, print};
 use super::table::{Column, Table};
-use super::text::short;
+use super::text::{short, short_digest};
 use crate::http::model::Running;
 
 pub(super) async fn running(runtime: &Runtime, args: &Args, screen: Screen) -> anyhow::Result<ExitCode> {
@@ -52,7 +52,7 @@ fn table(running: &[Running]) -> Table {
             short(Duration::from_millis(running.elapsed_ms)),
             short(Duration::from_millis(running.timeout_ms)),
             format!("{} KiB", running.memory.div_ceil(1_024)),
-            running.version.clone(),
+            short_digest(&running.version),
         ]);
     }
     table

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use gristmill_core::{EntryId, QueueName, State};
-use gristmill_queue::{Act, ActReply, Action, List, Operated, Operation, Selection};
+use gristmill_queue::{Act, ActReply, Action, List, Operated, Operation, QueueError, QueueStats, Selection};
 use serde::Deserialize;
 
 use super::model::{self, Redriven};
@@ -28,14 +28,15 @@ pub(super) async fn queues(Shared(api): Shared<Api>) -> Result<Json<model::List<
 pub(super) async fn queue(Shared(api): Shared<Api>, path: Segment) -> Result<Json<model::Queue>, Problem> {
     let name = queue_name(path)?;
     let stats = api.queue.stats().await?;
-    let known: Vec<_> = stats.iter().map(|stats| stats.queue.to_string()).collect();
-    match stats.into_iter().find(|stats| stats.queue == name) {
-        Some(stats) => Ok(Json(view::queue(stats, &api.router))),
-        None => {
-            let detail = format!("there is no queue `{name}`; there are: {}", known.join(", "));
-            Err(Problem::new(UNKNOWN_QUEUE, detail))
-        }
+    match stats.iter().find(|stats| stats.queue == name) {
+        Some(found) => Ok(Json(view::queue(found.clone(), &api.router))),
+        None => Err(unknown_queue(&name, &stats)),
     }
+}
+
+fn unknown_queue(name: &QueueName, stats: &[QueueStats]) -> Problem {
+    let known: Vec<_> = stats.iter().map(|stats| stats.queue.as_str()).collect();
+    Problem::new(UNKNOWN_QUEUE, format!("there is no queue `{name}`; there are: {}", known.join(", ")))
 }
 
 /// The query of a list.
@@ -55,7 +56,10 @@ pub(super) async fn entries(
     let queue = queue_name(path)?;
     let Query(filter) = query.map_err(|error| invalid(error.body_text()))?;
     let request = List { queue, state: state(filter.state)?, limit: limit(filter.limit)?, cursor: filter.cursor };
-    let page = api.queue.list(request).await?;
+    let page = match api.queue.list(request).await {
+        Err(QueueError::UnknownQueue(name)) => return Err(unknown_queue(&name, &api.queue.stats().await?)),
+        page => page?,
+    };
     let items = page.entries.iter().map(|entry| view::entry(entry, Extent::Listed)).collect::<Result<_, _>>()?;
     Ok(Json(model::List { items, next: page.next }))
 }

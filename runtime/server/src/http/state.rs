@@ -53,7 +53,7 @@ pub(super) async fn keys(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
-    key: String,
+    key: Option<String>,
 }
 
 /// The bytes of a value, as they are.
@@ -64,6 +64,7 @@ pub(super) async fn value(
 ) -> Result<Response, Problem> {
     let bucket = segment(bucket)?;
     let Query(Which { key }) = query.map_err(|error| invalid(error.body_text()))?;
+    let key = key.ok_or_else(|| invalid("the parameter `key` is missing: the key whose value to read".to_owned()))?;
     let unknown = format!("there is no key `{}` in bucket `{}`", key.escape_debug(), bucket.escape_debug());
     match read(&api, move |snapshot| snapshot.get(&bucket, &key)).await? {
         // What guests wrote is never shown as a page.

@@ -106,7 +106,7 @@ fn attempt(attempt: &gristmill_core::Attempt) -> model::Attempt {
 }
 
 pub(crate) fn postmortem(postmortem: &gristmill_core::Postmortem) -> model::Postmortem {
-    let millis = |time: Duration| time.as_secs_f64() * 1_000.0;
+    let millis = |time: Duration| time.div_duration_f64(Duration::from_millis(1));
     let lines = postmortem.log.iter().map(|line| model::LastLine {
         level: line.level.clone(),
         context: line.context.clone(),

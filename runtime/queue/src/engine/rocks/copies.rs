@@ -107,6 +107,9 @@ fn check_backup(backup: &Path) -> Result<(), QueueError> {
     let no_backup = |problem: String| {
         QueueError::InvalidRequest(format!("{} is not a backup of a queue: {problem}", backup.display()))
     };
+    if !backup.join("CURRENT").exists() {
+        return Err(no_backup("there is no store in it".to_owned()));
+    }
     let families = DB::list_cf(&Options::default(), backup).map_err(|error| no_backup(error.to_string()))?;
     match Family::ALL.into_iter().find(|family| !families.iter().any(|name| name == family.stored_name())) {
         Some(missing) => Err(no_backup(format!("the family `{}` is missing", missing.stored_name()))),

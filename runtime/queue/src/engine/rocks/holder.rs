@@ -2,7 +2,7 @@
 //! one comes first, so that whoever finds it taken can say by whom, and so that nobody looks at a store that changes.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::Path;
 
 use gristmill_core::{Clock, SystemClock};
@@ -20,8 +20,13 @@ impl Holder {
     pub(super) fn take(directory: &Path) -> Result<Self, QueueError> {
         let path = directory.join(FILE);
         let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file =
-            opened.map_err(|error| QueueError::Unavailable(format!("cannot open {}: {error}", path.display())))?;
+        let mut file = opened.map_err(|error| {
+            let advice = match error.kind() {
+                ErrorKind::PermissionDenied => "; who opens the store has to be allowed to write there",
+                _ => "",
+            };
+            QueueError::Unavailable(format!("cannot open {}: {error}{advice}", path.display()))
+        })?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
