@@ -55,12 +55,15 @@ fn build() -> Result<(), String> {
                 ("actor", "actor"),
                 ("batcher", "batcher"),
                 ("caller", "caller"),
+                ("clerk", "clerk"),
+                ("clerk_changed", "clerk_changed"),
                 ("configured", "configured"),
                 ("envoy", "envoy"),
                 ("fetcher", "fetcher"),
                 ("greeter", "greeter"),
                 ("keeper", "keeper"),
                 ("messenger", "messenger"),
+                ("observer", "observer"),
                 ("responder", "responder"),
             ][..],
         ),
@@ -73,9 +76,10 @@ fn build() -> Result<(), String> {
                 ("quickstart_receipts", "quickstart_receipts"),
                 ("program", "program_component"),
                 ("visitor", "visitor_component"),
+                ("witness", "witness_component"),
             ],
         ),
-        (modules, &[("program", "program_module"), ("visitor", "visitor_module")]),
+        (modules, &[("program", "program_module"), ("visitor", "visitor_module"), ("witness", "witness_module")]),
     ] {
         for (from, to) in names {
             let from = directory.join(from).with_extension("wasm");

@@ -16,6 +16,7 @@ use crate::log::{LogLine, Stream};
 use crate::options::Limits;
 use crate::outbox::Emit;
 use crate::outcome::{self, DeadlinePassed, Failure, Killed};
+use crate::replay::Scene;
 use crate::reuse::Seat;
 use crate::slices::give_way;
 use crate::state::State;
@@ -88,13 +89,20 @@ impl Component {
             }
         };
         let started = Instant::now();
-        let mut seat = match room {
-            Room::Kept(seat) => seat,
-            Room::New(admission) => Box::new(Seat::new(self.store(&work.about().limits, stdio), admission)),
+        let (mut seat, is_kept) = match room {
+            Room::Kept(seat) => (seat, true),
+            Room::New(admission) => {
+                let store = self.store(&work.about().limits, stdio, None);
+                (Box::new(Seat::new(store, admission)), self.shelf().is_used())
+            }
+            Room::Replay(admission, scene) => {
+                let store = self.store(&work.about().limits, stdio, Some(scene));
+                (Box::new(Seat::new(store, admission)), false)
+            }
         };
         let (execution, answered) = self.execute_in(&mut seat, work, started).await;
         // Who did not answer may be in the middle of anything.
-        if answered && self.shelf().is_used() {
+        if answered && is_kept {
             seat.count();
             self.shelf().put(seat, self.host().pool());
         }
@@ -175,8 +183,8 @@ impl Component {
         bound.call(store, work).await
     }
 
-    fn store(&self, limits: &Limits, stdio: Stdio) -> Store<State> {
-        let state = State::new(Arc::clone(self.identity()), limits, stdio);
+    fn store(&self, limits: &Limits, stdio: Stdio, scene: Option<Arc<Scene>>) -> Store<State> {
+        let state = State::new(Arc::clone(self.identity()), limits, stdio, scene);
         let mut store = Store::new(self.platform().engine(), state);
         store.limiter(|state| &mut state.memory);
         store.call_hook(|mut store, hook| {

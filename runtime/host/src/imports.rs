@@ -24,6 +24,10 @@ impl context::Host for State {
     }
 
     fn remaining(&mut self) -> types::Duration {
+        if let Some(scene) = &self.scene {
+            let left = self.timeout.saturating_sub(scene.clock().waited());
+            return types::Duration::try_from(left.as_millis()).unwrap_or(types::Duration::MAX);
+        }
         let Some(deadline) = self.deadline else { return types::Duration::MAX };
         let left = deadline.saturating_duration_since(Instant::now());
         types::Duration::try_from(left.as_millis()).unwrap_or(types::Duration::MAX)

@@ -14,6 +14,7 @@ use crate::log::LogLine;
 use crate::options::Limits;
 use crate::outbox::Emit;
 use crate::pool::Admission;
+use crate::replay::Scene;
 use crate::reuse::Seat;
 
 /// A delivery to be handled.
@@ -60,6 +61,8 @@ pub struct Place(pub(crate) Room);
 pub(crate) enum Room {
     /// For a new instance.
     New(Admission),
+    /// For a new instance, which is not kept.
+    Replay(Admission, Arc<Scene>),
     /// An instance that is there.
     Kept(Box<Seat>),
 }
@@ -77,8 +80,13 @@ impl Component {
         if let Some(seat) = self.shelf().take() {
             return Place(Room::Kept(seat));
         }
+        Place(Room::New(self.admission(limits).await))
+    }
+
+    /// Room for a new instance.
+    pub(crate) async fn admission(&self, limits: &Limits) -> Admission {
         let make_room = || self.host().shelves().make_room();
-        Place(Room::New(self.host().pool().admit(self.permits(), limits.memory, make_room).await))
+        self.host().pool().admit(self.permits(), limits.memory, make_room).await
     }
 
     /// Handles one event in a place that [`admit`](Self::admit) gave for the same limits.

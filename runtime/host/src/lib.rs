@@ -11,6 +11,7 @@
 //! - **A full pool waits.** Further calls queue up, first come, first served, and waiting is not the handler's time.
 //! - **Async code is never held up for more than a tick.** Compilation is off the async threads, and a guest that
 //!   computes gives way every millisecond.
+//! - **A replay lets nothing out**, and sees the same again: [`Component::replay`].
 //! - **A component that cannot run does not load.** [`LoadError`] says what it is and what to do about it.
 //!
 //! ```
@@ -98,6 +99,7 @@ mod outcome;
 mod platform;
 mod pool;
 mod provided;
+mod replay;
 mod reuse;
 mod slices;
 mod sockets;
@@ -121,4 +123,5 @@ pub use log::{LogLevel, LogLine, MAX_LINE_LEN};
 pub use options::{Grants, HostOptions, Instances, Limits, MAX_INSTANCES};
 pub use outbox::Emit;
 pub use provided::ImportStatus;
+pub use replay::{Refused, Replay, Replayed};
 pub use slices::give_way;

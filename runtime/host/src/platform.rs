@@ -12,6 +12,7 @@ use crate::keyvalue;
 use crate::messaging;
 use crate::options::HostOptions;
 use crate::provided::PREVIEW1;
+use crate::replay;
 use crate::sockets;
 use crate::state::State;
 use crate::tuning;
@@ -30,13 +31,16 @@ pub(crate) struct Platform {
     engine: Engine,
     linker: Linker<State>,
     module_linker: wasmtime::Linker<State>,
+    replay_linker: wasmtime::Linker<State>,
 }
 
 impl Platform {
     pub(crate) fn new(options: &HostOptions, model: Model) -> wasmtime::Result<Self> {
         let engine = Engine::new(&tuning::config(options, model))?;
         let (linker, module_linker) = (linker(&engine, model)?, module_linker(&engine)?);
-        Ok(Self { engine, linker, module_linker })
+        let mut replay_linker = module_linker.clone();
+        replay::link_preview1(&mut replay_linker)?;
+        Ok(Self { engine, linker, module_linker, replay_linker })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -52,6 +56,11 @@ impl Platform {
     pub(crate) fn module_linker(&self) -> &wasmtime::Linker<State> {
         &self.module_linker
     }
+
+    /// Of core modules, for replays.
+    pub(crate) fn replay_linker(&self) -> &wasmtime::Linker<State> {
+        &self.replay_linker
+    }
 }
 
 /// Links everything that `provided.rs` lists.
@@ -66,10 +75,12 @@ fn linker(engine: &Engine, model: Model) -> wasmtime::Result<Linker<State>> {
     keyvalue::link(&mut linker)?;
     messaging::link(&mut linker)?;
     configuration::link(&mut linker)?;
+    replay::link(&mut linker)?;
     sockets::link(&mut linker)?;
     if model == Model::Async {
         http::link_async(&mut linker)?;
         sockets::link_async(&mut linker)?;
+        replay::link_async(&mut linker)?;
     }
     Ok(linker)
 }

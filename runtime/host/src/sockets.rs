@@ -20,6 +20,7 @@ use wasmtime_wasi::p3::bindings::sockets::types::IpAddress;
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsView as _};
 
 use crate::provided::{WASI, WASI3};
+use crate::replay::Scene;
 use crate::state::State;
 
 /// For how long the addresses of a name are kept: a guest that tries many of them does not make many look-ups.
@@ -47,12 +48,21 @@ impl Sockets {
     }
 
     /// Opens a context as far as is granted.
-    pub(crate) fn open(self: &Arc<Self>, wasi: &mut WasiCtxBuilder) {
+    pub(crate) fn open(self: &Arc<Self>, wasi: &mut WasiCtxBuilder, scene: Option<&Arc<Scene>>) {
         let grants_any = |protocol| self.grants.iter().any(|grant| grant.protocol == protocol);
         wasi.allow_tcp(grants_any(Protocol::Tcp)).allow_udp(grants_any(Protocol::Udp));
         // Which names: see `link`.
         wasi.allow_ip_name_lookup(!self.grants.is_empty());
-        if !self.grants.is_empty() {
+        if self.grants.is_empty() {
+            return;
+        }
+        if let Some(scene) = scene {
+            let scene = Arc::clone(scene);
+            wasi.socket_addr_check(move |_, _| {
+                scene.refuse_socket();
+                Box::pin(std::future::ready(false))
+            });
+        } else {
             let sockets = Arc::clone(self);
             wasi.socket_addr_check(move |address, usage| Box::pin(Arc::clone(&sockets).allows(address, usage)));
         }
@@ -128,6 +138,12 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             if !state.identity.surroundings.sockets().may_look_up(&name) {
                 return Ok((Err(ErrorCode::AccessDenied),));
             }
+            if let Some(scene) = &state.scene
+                && name.parse::<IpAddr>().is_err()
+            {
+                scene.refuse_socket();
+                return Ok((Err(ErrorCode::AccessDenied),));
+            }
             if !state.identity.surroundings.sockets().may_ask() {
                 return Ok((Err(ErrorCode::TemporaryResolverFailure),));
             }
@@ -147,9 +163,18 @@ pub(crate) fn link_async(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.instance(&format!("wasi:sockets/ip-name-lookup@{WASI3}"))?.func_wrap_concurrent(
         "resolve-addresses",
         |accessor: &Accessor<State>, (name,): (String,)| {
-            let sockets = accessor.with(|mut state| state.get().identity.surroundings.shared_sockets());
+            let (sockets, scene) = accessor.with(|mut state| {
+                let state = state.get();
+                (state.identity.surroundings.shared_sockets(), state.scene.clone())
+            });
             Box::pin(async move {
                 if !sockets.may_look_up(&name) {
+                    return Ok((Err(ip_name_lookup::ErrorCode::AccessDenied),));
+                }
+                if let Some(scene) = scene
+                    && name.parse::<IpAddr>().is_err()
+                {
+                    scene.refuse_socket();
                     return Ok((Err(ip_name_lookup::ErrorCode::AccessDenied),));
                 }
                 let addresses = sockets.addresses(&name).await;

@@ -1,8 +1,9 @@
 //! What a store holds during one invocation.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use gristmill_core::{Clock as _, SystemClock, Timestamp};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
@@ -21,6 +22,7 @@ use crate::memory::MemoryMeter;
 use crate::messaging::Held;
 use crate::options::Limits;
 use crate::outbox::{Outbox, Parent};
+use crate::replay::Scene;
 use crate::stdio::{Output, SharedLog, Stdio};
 
 /// One invocation's side of the host; or, where instances are reused, that of one after the other.
@@ -32,6 +34,8 @@ pub(crate) struct State {
     pub(crate) identity: Arc<Identity>,
     /// `None`: so far away that there is none.
     pub(crate) deadline: Option<Instant>,
+    /// How long the invocation may take in all.
+    pub(crate) timeout: Duration,
     pub(crate) call: Option<Arc<Call>>,
     pub(crate) calls: CallMeter,
     pub(crate) memory: MemoryMeter,
@@ -45,16 +49,21 @@ pub(crate) struct State {
     pub(crate) http: Http,
     /// The guest has not let go of what stands for its event.
     pub(crate) keeps_event: bool,
+    /// Of a replay: where it takes place.
+    pub(crate) scene: Option<Arc<Scene>>,
 }
 
 impl State {
-    pub(crate) fn new(identity: Arc<Identity>, limits: &Limits, stdio: Stdio) -> Self {
+    pub(crate) fn new(identity: Arc<Identity>, limits: &Limits, stdio: Stdio, scene: Option<Arc<Scene>>) -> Self {
         let log = SharedLog::new(limits.max_log_bytes);
         // The builder starts without environment, arguments, files and input.
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(limits.max_call_bytes);
         wasi.stderr(log.stream(Stream::Stderr));
-        identity.surroundings.furnish(&mut wasi);
+        identity.surroundings.furnish(&mut wasi, scene.as_ref());
+        if let Some(scene) = &scene {
+            scene.furnish(&mut wasi);
+        }
         let output = match stdio {
             Stdio::Log => {
                 wasi.stdout(log.stream(Stream::Stdout));
@@ -67,8 +76,8 @@ impl State {
             }
         };
         let mut wasi = wasi.build_p1();
-        *wasi.ctx().ctx.filesystem() = identity.surroundings.files();
-        let http = Http::new(Arc::clone(&identity), log.clone());
+        *wasi.ctx().ctx.filesystem() = identity.surroundings.files(scene.as_deref());
+        let http = Http::new(Arc::clone(&identity), log.clone(), scene.clone());
         Self {
             wasi,
             table: ResourceTable::new(),
@@ -76,6 +85,7 @@ impl State {
             keeps_event: false,
             identity,
             deadline: None,
+            timeout: limits.timeout,
             call: None,
             calls: CallMeter::default(),
             memory: MemoryMeter::new(limits.memory),
@@ -85,6 +95,7 @@ impl State {
             overlay: Overlay::new(None, limits),
             messages: Held::new(limits),
             configuration: Configuration::default(),
+            scene,
         }
     }
 
@@ -102,12 +113,18 @@ impl State {
         self.table.set_max_capacity(limits.max_handles);
         self.configuration = invocation.configuration.clone();
         self.deadline = deadline;
+        self.timeout = limits.timeout;
         self.call = Some(call);
     }
 
     /// Whether a person has ended the invocation.
     pub(crate) fn is_killed(&self) -> bool {
         self.call.as_ref().is_some_and(|call| call.is_killed())
+    }
+
+    /// The time on the guest's wall.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.scene.as_ref().map_or_else(|| SystemClock::new().now(), |scene| scene.clock().now())
     }
 
     pub(crate) fn preview1(&mut self) -> &mut WasiP1Ctx {

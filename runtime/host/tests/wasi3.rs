@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_core::http::{HttpGrant, HttpReach};
-use gristmill_core::{Event, Outcome, Pattern};
-use gristmill_host::{Component, GrantKind, Grants, ImportStatus, Interface, Invocation, LoadRequest, Report};
+use gristmill_core::{Event, Outcome, Pattern, Timestamp};
+use gristmill_host::{
+    Component, GrantKind, Grants, ImportStatus, Interface, Invocation, LoadRequest, Replay, Replayed, Report,
+};
 use gristmill_test_guests::{ENVOY, bytes};
 use serde_json::{Value, json};
 use support::server::{Answer, PATIENCE, Server, response};
@@ -112,6 +114,10 @@ async fn only_granted_names_are_looked_up() {
         let component = host(1).load(request).await.unwrap_or_else(|error| panic!("{error}"));
         let report = component.handle(with_timeout(Duration::from_secs(10))).await;
         assert_eq!(matches!(report.outcome, Outcome::Ack { .. }), is_found, "{granted}: {:?}", report.outcome);
+        let scene = Replay { now: Timestamp::EPOCH, seed: 1 };
+        let Replayed { report, refused } = component.replay(with_timeout(Duration::from_secs(10)), scene).await;
+        assert!(matches!(report.outcome, Outcome::Retry { .. }), "{granted}: {:?}", report.outcome);
+        assert_eq!(refused.sockets, u32::from(is_found), "{granted}");
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`publishing`] | what publishers may ask for |
 //! | [`dispatch`] | claim, run, settle |
 //! | [`handler_log`] | what handlers log, as records |
+//! | [`shadow`] | two versions of a handler, compared |
 //! | [`state`] | what a run sees of the state |
 //! | [`http`] | the HTTP surface |
 //! | [`cli`] | the command line, and the commands that talk to a running runtime |
@@ -38,5 +39,6 @@ pub mod registry;
 pub mod report;
 pub mod routing;
 pub mod run;
+pub mod shadow;
 pub mod state;
 pub mod threads;

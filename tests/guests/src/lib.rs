@@ -19,6 +19,10 @@ pub const ACTOR_MODULE: &str = "actor_module";
 pub const BATCHER: &str = "batcher";
 /// Sends the requests that the event's data describes: see `components/examples/caller.rs`.
 pub const CALLER: &str = "caller";
+/// Handles orders: see the table in `components/clerk/mod.rs`.
+pub const CLERK: &str = "clerk";
+/// The same, changed in the ways that the table says.
+pub const CLERK_CHANGED: &str = "clerk_changed";
 /// Answers with what it is configured with, by the interface that the event's type names: see
 /// `components/examples/configured.rs`.
 pub const CONFIGURED: &str = "configured";
@@ -32,6 +36,8 @@ pub const GREETER: &str = "greeter";
 pub const KEEPER: &str = "keeper";
 /// Handles messages: see the table in `components/examples/messenger.rs`.
 pub const MESSENGER: &str = "messenger";
+/// Says what it sees of time and chance, as a program of WASI 0.3: see the table in `components/examples/observer.rs`.
+pub const OBSERVER: &str = "observer";
 /// A `wasi:http/incoming-handler` that does what the event's type says: see `components/examples/responder.rs`.
 pub const RESPONDER: &str = "responder";
 /// The plugin that logs every event.
@@ -48,20 +54,27 @@ pub const PROGRAM_MODULE: &str = "program_module";
 pub const VISITOR_COMPONENT: &str = "visitor_component";
 /// The same program as a core module, for WASI preview 1.
 pub const VISITOR_MODULE: &str = "visitor_module";
+/// Says what it sees of time and chance, as a plain program: see the table in `programs/src/witness.rs`.
+pub const WITNESS_COMPONENT: &str = "witness_component";
+/// The same program as a core module, for WASI preview 1.
+pub const WITNESS_MODULE: &str = "witness_module";
 /// Every guest.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 25] = [
     ACKER,
     ACTOR,
     ACKER_MODULE,
     ACTOR_MODULE,
     BATCHER,
     CALLER,
+    CLERK,
+    CLERK_CHANGED,
     CONFIGURED,
     ENVOY,
     FETCHER,
     GREETER,
     KEEPER,
     MESSENGER,
+    OBSERVER,
     RESPONDER,
     PLUGIN_LOG,
     QUICKSTART_ORDERS,
@@ -70,6 +83,8 @@ pub const ALL: [&str; 20] = [
     PROGRAM_MODULE,
     VISITOR_COMPONENT,
     VISITOR_MODULE,
+    WITNESS_COMPONENT,
+    WITNESS_MODULE,
 ];
 
 /// The file of a guest.
@@ -116,7 +131,7 @@ mod tests {
         // What a module is to become may import more than it will.
         let components = ALL.into_iter().filter(|name| !name.ends_with("_module"));
         let emitting: Vec<_> = components.filter(|name| emits(name)).collect();
-        assert_eq!(emitting, [ACTOR, BATCHER, RESPONDER, QUICKSTART_ORDERS]);
+        assert_eq!(emitting, [ACTOR, BATCHER, CLERK, CLERK_CHANGED, RESPONDER, QUICKSTART_ORDERS]);
     }
 
     #[test]

@@ -20,6 +20,11 @@ pub(super) fn not_granted(log: &SharedLog, request: &str, grants: &[HttpGrant]) 
     write(log, &format!("{request} was denied: {granted}"));
 }
 
+/// `request` is granted, and nothing leaves a replay.
+pub(super) fn replayed(log: &SharedLog, request: &str) {
+    write(log, &format!("{request} was denied: this is a replay"));
+}
+
 /// `host` stands for an address that the grant does not permit.
 pub(super) fn prohibited(log: &SharedLog, host: &HttpHost, address: IpAddr) {
     let why = match address::kind(address) {

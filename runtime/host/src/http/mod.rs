@@ -37,6 +37,7 @@ pub(crate) use self::link::{link, link_async};
 use self::send::Sending;
 use crate::component::Identity;
 use crate::error::HostError;
+use crate::replay::Scene;
 use crate::stdio::SharedLog;
 
 /// Connections of one invocation at once; further requests wait for one of them to end.
@@ -89,10 +90,11 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn new(identity: Arc<Identity>, log: SharedLog) -> Self {
+    /// A replay's sends nothing.
+    pub(crate) fn new(identity: Arc<Identity>, log: SharedLog, scene: Option<Arc<Scene>>) -> Self {
         let mut ctx = WasiHttpCtx::new();
         ctx.set_field_size_limit(MAX_HEADERS);
-        Self { ctx, hooks: Hooks { identity, log, session: None } }
+        Self { ctx, hooks: Hooks { identity, log, scene, session: None } }
     }
 
     /// `table` is the one that streams are in.
@@ -112,6 +114,8 @@ impl Http {
 struct Hooks {
     identity: Arc<Identity>,
     log: SharedLog,
+    /// Of a replay.
+    scene: Option<Arc<Scene>>,
     /// Made with the first request: most invocations send none.
     session: Option<Session>,
 }
@@ -137,12 +141,14 @@ impl Hooks {
         let to = destination(request.uri())?;
         let Identity { grants, http, .. } = &*self.identity;
         let Some(reach) = self.reach(request, &to) else {
-            let Destination { scheme, host, port } = &to;
-            // Paths may be secrets, those of webhooks for instance.
-            let asked = format!("{} {}://{host}:{port}", request.method(), scheme.as_str());
-            denials::not_granted(&self.log, &asked, &grants.http);
+            denials::not_granted(&self.log, &asked(request, &to), &grants.http);
             return Err(Error::HttpRequestDenied);
         };
+        if let Some(scene) = &self.scene {
+            scene.refuse_http();
+            denials::replayed(&self.log, &asked(request, &to));
+            return Err(Error::HttpRequestDenied);
+        }
         let host = HeaderValue::try_from(to.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
         request.headers_mut().insert(HOST, host);
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
@@ -189,6 +195,11 @@ impl WasiHttpHooks for Hooks {
     fn p3_outgoing_body_chunk_size(&mut self) -> usize {
         CHUNK
     }
+}
+
+/// What the log says of a request. Paths may be secrets, those of webhooks for instance.
+fn asked(request: &Request<WasiBody>, Destination { scheme, host, port }: &Destination) -> String {
+    format!("{} {}://{host}:{port}", request.method(), scheme.as_str())
 }
 
 /// Where a request goes: scheme, host and port, and nothing else in between, such as a user's name.
@@ -273,7 +284,7 @@ mod tests {
         let (name, http) = (HandlerName::new("a").unwrap(), Client::new(None).unwrap());
         let surroundings = Surroundings::new(&grants).unwrap();
         let identity = Identity { name, digest: String::new(), grants, surroundings, http };
-        let mut http = Http::new(Arc::new(identity), SharedLog::new(100));
+        let mut http = Http::new(Arc::new(identity), SharedLog::new(100), None);
         let body = Empty::new().map_err(Error::from).boxed_unsync();
         let request = Request::get(url).body(body).unwrap();
         let sent = http.hooks.send_request(request, None, Box::new(std::future::ready(Ok(()))));

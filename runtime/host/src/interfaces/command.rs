@@ -2,7 +2,7 @@
 //! are run as they are: the adapter that would make components of them knows no exit status but 0 and 1.
 
 use gristmill_core::Outcome;
-use wasmtime::{ExternType, InstancePre, Module, Store, TypedFunc};
+use wasmtime::{ExternType, InstancePre, Linker, Module, Store, TypedFunc};
 
 use super::program;
 use crate::compile::{Needs, Source, causes};
@@ -21,18 +21,22 @@ pub(super) fn export(outline: &Outline) -> Option<&str> {
 
 pub(crate) struct Ready {
     pre: InstancePre<State>,
+    /// Linked for replays.
+    replay: InstancePre<State>,
 }
 
 impl Ready {
     pub(super) fn new(source: &Source<'_>) -> Result<(Self, Needs), LoadError> {
         let (module, needs) = source.module()?;
         check(&module)?;
-        let pre = source.platform.module_linker().instantiate_pre(&module).map_err(|error| wrong(&causes(&error)))?;
-        Ok((Self { pre }, needs))
+        let link = |linker: &Linker<State>| linker.instantiate_pre(&module).map_err(|error| wrong(&causes(&error)));
+        let (pre, replay) = (link(source.platform.module_linker())?, link(source.platform.replay_linker())?);
+        Ok((Self { pre, replay }, needs))
     }
 
     pub(super) async fn bind(&self, store: &mut Store<State>) -> wasmtime::Result<Bound> {
-        let instance = self.pre.instantiate_async(&mut *store).await?;
+        let pre = if store.data().scene.is_some() { &self.replay } else { &self.pre };
+        let instance = pre.instantiate_async(&mut *store).await?;
         Ok(Bound { start: instance.get_typed_func(store, START)? })
     }
 }

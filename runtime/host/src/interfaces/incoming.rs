@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use gristmill_core::{Clock as _, Outcome, SystemClock};
+use gristmill_core::Outcome;
 use tokio::sync::oneshot;
 use wasmtime::Store;
 use wasmtime::component::Resource;
@@ -101,6 +101,6 @@ impl Bound {
         // Whoever keeps an event keeps the host's memory: such an instance serves no other.
         let state = store.data_mut();
         state.keeps_event = state.http().table.get(&kept).is_ok();
-        Ok(response::outcome(answer, SystemClock::new().now()))
+        Ok(response::outcome(answer, store.data().now()))
     }
 }

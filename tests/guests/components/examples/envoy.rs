@@ -26,7 +26,7 @@ use bindings::{wit_future, wit_stream};
 
 #[allow(warnings, unsafe_code, reason = "generated code")]
 mod bindings {
-    wit_bindgen::generate!({ path: "wit", world: "gristmill:envoy/envoy", generate_all });
+    wit_bindgen::generate!({ path: "wit", world: "gristmill:programs/envoy", generate_all });
 
     export!(Envoy);
     use super::Envoy;
