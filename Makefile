@@ -35,6 +35,7 @@ demo: build guests ## Build everything and run the quickstart to its end
 	@$(GRISTMILL) run --config $(QUICKSTART)/runtime.toml --log error --until-idle --publish $(QUICKSTART)/events.ndjson
 
 test: setup lint ## Run everything that continuous integration runs
+	@scripts/setup tests
 	cargo test --locked --workspace --exclude gristmill-guest-components
 
 soak: setup ## Run the random tests of the queue for longer, with new seeds

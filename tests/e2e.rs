@@ -12,6 +12,7 @@ mod publishing;
 mod reloading;
 mod rig;
 mod shown;
+mod sources;
 mod state;
 mod surroundings;
 mod trusting;

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "shared by test binaries that use different parts")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's rig")]
 
+pub(crate) mod registry;
+pub(crate) mod web;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -198,6 +201,12 @@ impl Deployment {
     }
 }
 
+/// A client of plain HTTP.
+fn client() -> reqwest::Client {
+    gristmill::tls::use_ring();
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE).build().unwrap()
+}
+
 /// A runtime at work; killed when dropped.
 pub(crate) struct Running {
     child: Child,
@@ -229,7 +238,7 @@ impl Running {
         let url = format!("{}{path}", self.url);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+            let client = client();
             client.get(url).send().await.unwrap().text().await.unwrap()
         })
     }
@@ -252,7 +261,7 @@ impl Running {
         let url = format!("{}{path}", self.url);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+            let client = client();
             let mut request = client.request(method, url);
             if !content_type.is_empty() {
                 request = request.header("content-type", content_type).body(body);

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`config`] | `runtime.toml`, checked |
 //! | [`configuration`] | what handlers are configured with, secrets included |
+//! | [`source`] | where components come from: files, web servers, registries |
 //! | [`registry`] | handlers: components under their configuration |
 //! | [`deployment`] | the handlers at work, and how they change meanwhile |
 //! | [`routing`] | which queues an event goes to |
@@ -40,5 +41,7 @@ pub mod report;
 pub mod routing;
 pub mod run;
 pub mod shadow;
+pub mod source;
 pub mod state;
 pub mod threads;
+pub mod tls;

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use gristmill::cli::args::{Args, Client, Command, Global, LogFormat};
 use gristmill::config::{self, Color, Config};
 use gristmill::progress::LogWriter;
-use gristmill::{check, cli, copies, invoke, offline, run};
+use gristmill::{check, cli, copies, invoke, offline, run, tls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A call makes and drops some hundred small things, on whichever thread it is at the time.
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         return ExitCode::from(USAGE);
     }
     raise_file_limit();
+    tls::use_ring();
     // Handlers give way after each time slice; then whoever waits for a timer or a socket is looked after at once, and
     // not only after so many other slices.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(1).build();

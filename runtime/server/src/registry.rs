@@ -16,6 +16,7 @@ use crate::cli::text::one_line;
 use crate::config::{CodeCache, Config, DEFAULT_BATCH_SIZE, EngineKind, HandlerConfig};
 use crate::configuration::{self, Current, Unreadable};
 use crate::routing::Route;
+use crate::source::{ComponentCache, Fetching, SourceError};
 
 /// Places in the pool for each call that may run at once: composed components take several.
 const PLACES: usize = 4;
@@ -45,23 +46,23 @@ impl Handler {
 /// Why a handler cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
-    /// Its file cannot be read.
-    #[error("handler `{handler}`: cannot read {}: {error}", .path.display())]
-    Read {
+    /// Its component cannot be had.
+    #[error("handler `{handler}`: {component}: {error}")]
+    Fetch {
         /// The handler.
         handler: HandlerName,
-        /// Its component's file.
-        path: PathBuf,
+        /// Where its component should come from.
+        component: String,
         /// Why not.
-        error: std::io::Error,
+        error: SourceError,
     },
     /// Its component is refused.
-    #[error("handler `{handler}`: {}: {error}", .path.display())]
+    #[error("handler `{handler}`: {component}: {error}")]
     Load {
         /// The handler.
         handler: HandlerName,
-        /// Its component's file.
-        path: PathBuf,
+        /// Where its component comes from.
+        component: String,
         /// Why.
         error: LoadError,
     },
@@ -171,7 +172,7 @@ pub(crate) fn usual_cache() -> Option<PathBuf> {
 pub async fn load(host: &Host, config: &Config) -> Vec<Result<Arc<Handler>, HandlerError>> {
     let mut handlers = Vec::with_capacity(config.handlers.len());
     for handler in &config.handlers {
-        let loaded = match read(handler).await {
+        let loaded = match read(handler, config).await {
             Ok(bytes) => load_version(host, handler, config, bytes).await,
             Err(error) => Err(error),
         };
@@ -184,16 +185,13 @@ pub async fn load(host: &Host, config: &Config) -> Vec<Result<Arc<Handler>, Hand
 ///
 /// # Errors
 /// When there are none.
-pub async fn read(config: &HandlerConfig) -> Result<Bytes, HandlerError> {
-    let path = config.component.clone();
-    let read = tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || std::fs::read(path)
-    });
-    match read.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
-        Ok(bytes) => Ok(bytes.into()),
-        Err(error) => Err(HandlerError::Read { handler: config.name.clone(), path, error }),
-    }
+pub async fn read(config: &HandlerConfig, whole: &Config) -> Result<Bytes, HandlerError> {
+    let fetched = config.component.fetch(config.digest.as_deref(), &fetching(whole)).await;
+    fetched.map(|fetched| fetched.bytes).map_err(|error| unfetched(config, error))
+}
+
+fn unfetched(config: &HandlerConfig, error: SourceError) -> HandlerError {
+    HandlerError::Fetch { handler: config.name.clone(), component: config.component.to_string(), error }
 }
 
 /// Loads one version of a handler: `bytes` under its configuration, which is part of `whole`.
@@ -206,14 +204,14 @@ pub async fn load_version(
     whole: &Config,
     bytes: Bytes,
 ) -> Result<Handler, HandlerError> {
-    let (path, name) = (config.component.clone(), config.name.clone());
+    let name = config.name.clone();
     let prepared = tokio::task::spawn_blocking({
         let (config, own) = (config.clone(), own(whole));
         move || prepare(&config, &own)
     });
     let configuration = match prepared.await {
         Ok(prepared) => prepared?,
-        Err(error) => return Err(HandlerError::Read { handler: name, path, error: std::io::Error::other(error) }),
+        Err(error) => return Err(unfetched(config, SourceError::Read(std::io::Error::other(error)))),
     };
     let request = LoadRequest {
         name: name.clone(),
@@ -231,7 +229,17 @@ pub async fn load_version(
             let configuration = Current::new(configuration);
             Ok(Handler { config: config.clone(), component, configuration })
         }
-        Err(error) => Err(HandlerError::Load { handler: name, path, error }),
+        Err(error) => Err(HandlerError::Load { handler: name, component: config.component.to_string(), error }),
+    }
+}
+
+/// How the components of this deployment are fetched.
+fn fetching(config: &Config) -> Fetching {
+    let folder = code_cache(config).map(|code| code.join("components"));
+    Fetching {
+        max_size: config.host.max_component_size,
+        ca_file: config.ca_file.clone(),
+        cache: folder.map(ComponentCache::new),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::cli::text::one_line;
 use crate::config::Config;
 use crate::deployment::versions::Versions;
 use crate::deployment::watch::Watch;
-use crate::deployment::{Deployment, Prepared};
+use crate::deployment::{Deployment, Look, Prepared};
 use crate::http::{Api, Readiness, Server};
 use crate::progress::Progress;
 use crate::report::{self, Baseline};
@@ -111,7 +111,7 @@ async fn reload(mut hangups: Signal, path: PathBuf, deployment: Deployment) {
         let now = contents(&path).await;
         if is_signal || now != read {
             read = now;
-            deployment.reload(&path).await;
+            deployment.reload(&path, if is_signal { Look::Everywhere } else { Look::WhereChanged }).await;
         }
         if is_signal {
             deployment.refresh_secrets().await;

@@ -13,6 +13,7 @@ use gristmill::config::{
     self, BucketConfig, CodeCache, Color, Config, ConfigErrors, ConfigValue, DurabilityKind, EngineKind, Granted,
     HandlerConfig, HostConfig, QueueConfig,
 };
+use gristmill::source::Source;
 use gristmill_core::{Backoff, Pattern, QueueName, RetryPolicy, Secret, Subscription};
 use gristmill_host::{HostOptions, Instances, Interface, Limits};
 use gristmill_queue::{EngineOptions, KeyOptions, OnDead, Payload, QueueOptions, Rate, Retention};
@@ -211,7 +212,7 @@ fn every_key_is_read() {
     let [resize, notify] = &config.handlers[..] else { panic!("{config:?}") };
 
     assert_eq!(resize.name, QueueName::new("resize").unwrap());
-    assert_eq!(resize.component, Path::new("deploy/plugins/resize.wasm"));
+    assert_eq!(resize.component, Source::Path("deploy/plugins/resize.wasm".into()));
     assert_eq!(resize.digest.as_deref(), Some(DIGEST));
     assert_eq!(resize.interface, Some(Interface::Run));
     let subscribe = [
@@ -279,7 +280,7 @@ fn every_key_is_read() {
     };
     assert_eq!(resize.queue, options, "tables are merged key by key, but rates");
 
-    assert_eq!(notify.component, Path::new("/opt/notify.wasm"));
+    assert_eq!(notify.component, Source::Path("/opt/notify.wasm".into()));
     assert_eq!(notify.digest, None);
     assert_eq!(notify.interface, None);
     assert_eq!(notify.grant, Granted::default());
@@ -397,7 +398,7 @@ fn other_ways_to_write_toml_are_the_same() {
 #[test]
 fn a_path_without_a_folder_starts_here() {
     let config = config::parse(SHORTEST, Path::new("runtime.toml")).unwrap();
-    assert_eq!(config.handlers[0].component, Path::new("hello.wasm"));
+    assert_eq!(config.handlers[0].component, Source::Path("hello.wasm".into()));
 }
 
 #[test]
@@ -452,7 +453,7 @@ fn a_file_is_loaded_from_disk() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("runtime.toml");
     fs::write(&path, SHORTEST).unwrap();
-    assert_eq!(config::load(&path).unwrap().handlers[0].component, folder.path().join("hello.wasm"));
+    assert_eq!(config::load(&path).unwrap().handlers[0].component, Source::Path(folder.path().join("hello.wasm")));
 
     fs::write(&path, b"[runtime]\ndata-dir = \"caf\xe9\"\n").unwrap();
     let errors = config::load(&path).unwrap_err();

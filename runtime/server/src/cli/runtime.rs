@@ -14,6 +14,7 @@ use crate::config;
 use crate::http::Problem;
 use crate::http::model::{Deployed, Entry, Handler, Killed, List, PublishReply, Queue, Redriven, Running, Status};
 use crate::publishing::PublishOptions;
+use crate::tls;
 
 /// How long an answer may take. The slowest is a publish that waits for a sync.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,10 +46,13 @@ pub(super) struct NoRuntime(String);
 impl Runtime {
     /// The runtime that the flags, the environment or the configuration name.
     pub(super) fn new(global: &Global) -> anyhow::Result<Self> {
+        tls::use_ring();
         let http = Client::builder()
             .user_agent(concat!("gristmill/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .no_proxy()
+            // Runtimes speak plain HTTP: the authorities of the system need not be read.
+            .tls_certs_only([])
             .timeout(TIMEOUT)
             .build()?;
         Ok(Self { http, base: base(global)? })

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
 
 use gristmill_core::{HandlerName, Pattern, Subscription};
 use gristmill_host::Interface;
@@ -17,6 +16,7 @@ use super::setting::Setting;
 use super::suggest::{both, either, normal, quoted};
 use super::values::Allowed;
 use super::{DEFAULT_BATCH_SIZE, HandlerConfig, Shared};
+use crate::source::{Source, Unusable};
 
 const BATCH_SIZE: Allowed<u32> = Allowed::within(1..=1_000, DEFAULT_BATCH_SIZE);
 const REQUIRED: [&str; 3] = ["name", "component", "subscribe"];
@@ -79,6 +79,7 @@ fn one(
     report_missing(reader, table, &name);
     let component = reader.setting(table, "component", component);
     let digest = reader.setting(table, "digest", digest);
+    expect_digest(reader, &component, &digest);
     let interface = reader.setting(table, "interface", |reader, entry| {
         reader.choice(entry, &Interface::ALL.map(|interface| (interface.name(), interface)))
     });
@@ -92,7 +93,10 @@ fn one(
     limits.check(reader, shared.max_event_size.as_ref(), shared.memory.as_ref());
     Some(HandlerConfig {
         name: name.value()?,
-        component: shared.folder.join(component.value()?),
+        component: match component.value()? {
+            Source::Path(path) => Source::Path(shared.folder.join(path)),
+            remote => remote,
+        },
         digest: digest.value(),
         interface: interface.value(),
         subscribe: subscribe.value()?,
@@ -164,20 +168,26 @@ fn name(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<HandlerName> {
     }
 }
 
-/// The component's path, as written.
-fn component(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<PathBuf> {
-    const HELP: &str = "give the path of a file; a relative one starts from the folder of this file";
+/// Where the component comes from; a path as written.
+fn component(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Source> {
     let text = reader.string(entry, COMPONENT)?;
-    if let Some((scheme, _)) = text.value.split_once("://") {
-        let message = format!("a component from {} is not supported by this version", quoted(&format!("{scheme}://")));
-        reader.report(text.problem(message, "expected a path").help(format!("download it, and {HELP}")));
-        return None;
+    match Source::parse(&text.value) {
+        Ok(source) => Some(source),
+        Err(Unusable { message, expected, help }) => {
+            reader.report(text.problem(message, expected).help(help));
+            None
+        }
     }
-    if text.value.is_empty() {
-        reader.report(text.problem("`component` is empty", "expected a path").help(HELP));
-        return None;
+}
+
+/// What a web server sends is whatever it likes.
+fn expect_digest(reader: &mut Reader<'_>, component: &Setting<Source>, digest: &Setting<String>) {
+    if let (Setting::Written { value: Source::Https { .. }, span }, Setting::Absent) = (component, digest) {
+        let label = "this handler has no `digest`";
+        let problem = Problem::new("a component from `https://` has to be pinned", span.clone(), label);
+        let help = "add its digest, `digest = \"sha256:…\"`; `curl -fsSL URL | sha256sum` prints the digits";
+        reader.report(problem.help(help).because_absent());
     }
-    Some(PathBuf::from(text.value))
 }
 
 fn digest(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {

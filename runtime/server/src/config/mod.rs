@@ -34,6 +34,8 @@ use gristmill_queue::{QueueOptions, Rate};
 pub use self::error::{Color, ConfigErrors, Problem};
 use self::reader::Reader;
 pub use self::rollout::{BreakerOptions, CanaryOptions};
+pub(crate) use self::suggest::quoted;
+use crate::source::Source;
 
 mod configured;
 pub mod error;
@@ -239,9 +241,9 @@ pub const DEFAULT_BATCH_SIZE: u32 = 16;
 pub struct HandlerConfig {
     /// Its name, and its queue's.
     pub name: HandlerName,
-    /// The component's file, resolved against the folder of `runtime.toml`.
-    pub component: PathBuf,
-    /// `sha256:` and 64 hexadecimal digits that the file's bytes must have.
+    /// Where its component comes from; a path is resolved against the folder of `runtime.toml`.
+    pub component: Source,
+    /// `sha256:` and 64 hexadecimal digits that the component's bytes must have. There is one for `https://`.
     pub digest: Option<String>,
     /// Which of its interfaces is called. Default: the first that it has.
     pub interface: Option<Interface>,

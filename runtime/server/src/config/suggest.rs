@@ -25,7 +25,7 @@ pub(super) fn normal(word: &str) -> String {
 }
 
 /// `text` in backticks, without control characters and not too long.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut shown = String::from("`");
     for (count, c) in text.chars().enumerate() {
         if count == MAX_SHOWN {

@@ -48,7 +48,7 @@ use self::canary::Tried;
 use self::prepare::{Choice, Workshop};
 pub use self::prepare::{PrepareError, Prepared};
 use self::record::{Kept, NoVersion, Origin, Record};
-pub use self::reload::{Applied, ApplyError};
+pub use self::reload::{Applied, ApplyError, Look};
 use self::status::{Reloads, RolledBack};
 use self::versions::{Versions, VersionsError};
 use self::work::Work;

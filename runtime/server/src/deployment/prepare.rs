@@ -91,13 +91,24 @@ impl Workshop<'_> {
     /// Chooses what the handler shall run: what its source has, if that has changed since it was looked at last, or else
     /// the version that is current by its record.
     pub(super) async fn choose(self, handler: &HandlerConfig) -> Result<Choice, PrepareError> {
-        let bytes = registry::read(handler).await?;
-        let delivered = digest(&bytes);
         let record = self.record(handler).await?;
+        let is_pinned_to_another =
+            |record: &Record| handler.digest.as_ref().is_some_and(|pin| *pin != record.current.digest);
+        let bytes = match (registry::read(handler, self.config).await, record.clone()) {
+            (Ok(bytes), _) => bytes,
+            // Whether a registry answers should not decide whether a runtime starts.
+            (Err(error), Some(record)) if handler.component.is_remote() && !is_pinned_to_another(&record) => {
+                warn!(handler = %handler.name, "{}; going on with {}", one_line(&error.to_string()), record.current.digest);
+                let bytes = self.component(&record.current.digest).await;
+                let bytes = bytes.map_err(|error| PrepareError::Versions { handler: handler.name.clone(), error })?;
+                return Ok(Choice { bytes, record, is_new: false });
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
+        let delivered = digest(&bytes);
         let Some(record) = record else { return Ok(self.version(bytes, delivered, Origin::Source, None)) };
         let current = record.current.digest.clone();
-        let is_pinned_to_another = handler.digest.as_ref().is_some_and(|pin| *pin != current);
-        if record.source.as_ref() != Some(&delivered) || is_pinned_to_another {
+        if record.source.as_ref() != Some(&delivered) || is_pinned_to_another(&record) {
             return Ok(self.version(bytes, delivered, Origin::Source, Some(record)));
         }
         if current == delivered {

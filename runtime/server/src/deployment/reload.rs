@@ -14,6 +14,16 @@ use crate::cli::text::one_line;
 use crate::config::{self, CanaryOptions, Color, Config, ConfigValue, HandlerConfig};
 use crate::{engine, registry};
 
+/// Whose sources are looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Those of all handlers: somebody has asked for it.
+    Everywhere,
+    /// Those of handlers whose settings have changed: that a tag has moved meanwhile, or a file was built, is no reason
+    /// to take it.
+    WhereChanged,
+}
+
 /// What another configuration has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -43,9 +53,9 @@ pub enum ApplyError {
 
 impl Deployment {
     /// Reads the configuration again, and applies it; what comes of it is logged, and kept for the status.
-    pub async fn reload(&self, path: &Path) {
+    pub async fn reload(&self, path: &Path, look: Look) {
         let applied = match read(path.to_owned()).await {
-            Ok(config) => self.apply(config).await.map_err(|error| error.to_string()),
+            Ok(config) => self.apply(config, look).await.map_err(|error| error.to_string()),
             Err(error) => Err(error),
         };
         let mut reloads = self.shared.reloads();
@@ -65,12 +75,12 @@ impl Deployment {
     }
 
     /// Makes `config` what holds: handlers that are new or others are loaded first, and if one of them fails, nothing
-    /// changes. What a handler's source has is looked at again. Settings of the runtime itself hold after a restart only.
+    /// changes. Settings of the runtime itself hold after a restart only.
     ///
     /// # Errors
     /// When it is not applied; then nothing has changed.
-    pub async fn apply(&self, config: Config) -> Result<Applied, ApplyError> {
-        self.uninterrupted(async move |shared| Ok(shared.apply(config).await)).await?
+    pub async fn apply(&self, config: Config, look: Look) -> Result<Applied, ApplyError> {
+        self.uninterrupted(async move |shared| Ok(shared.apply(config, look).await)).await?
     }
 }
 
@@ -83,13 +93,13 @@ enum Plan {
 }
 
 impl Shared {
-    async fn apply(self: &Arc<Self>, mut config: Config) -> Result<Applied, ApplyError> {
+    async fn apply(self: &Arc<Self>, mut config: Config, look: Look) -> Result<Applied, ApplyError> {
         let old = self.config();
         let restart = restart_needed(&old, &config);
         keep_what_needs_a_restart(&old, &mut config);
         let (mut plans, mut errors) = (Vec::new(), Vec::new());
         for handler in &config.handlers {
-            match self.plan(handler, &config).await {
+            match self.plan(handler, &config, look).await {
                 Ok(plan) => plans.extend(plan),
                 Err(error) => errors.push(error),
             }
@@ -136,7 +146,10 @@ impl Shared {
     }
 
     /// What to do so that `handler` is what `config` says. `None`: nothing.
-    async fn plan(&self, handler: &HandlerConfig, config: &Config) -> Result<Option<Plan>, PrepareError> {
+    async fn plan(&self, handler: &HandlerConfig, config: &Config, look: Look) -> Result<Option<Plan>, PrepareError> {
+        if look == Look::WhereChanged && self.is_configured_alike(handler) {
+            return Ok(None);
+        }
         let workshop = self.workshop(config);
         let choice = workshop.choose(handler).await?;
         if self.is_at_work(handler, &choice) {
@@ -166,6 +179,11 @@ impl Shared {
         let runs = slot.handler.component.digest() == choice.record.current.digest && slot.record == choice.record;
         let is_tried = slot.tried.as_ref().is_some_and(|tried| tried.version.digest == choice.record.current.digest);
         (runs || is_tried) && without_places(&slot.handler.config) == without_places(handler)
+    }
+
+    fn is_configured_alike(&self, handler: &HandlerConfig) -> bool {
+        let slots = self.slots();
+        slots.get(&handler.name).is_some_and(|slot| without_places(&slot.handler.config) == without_places(handler))
     }
 
     async fn remove(&self, name: &HandlerName) {
