@@ -11,7 +11,8 @@ use bytes::Bytes;
 use gristmill_core::{Event, Outcome, Pattern, Timestamp};
 use gristmill_host::{Component, Grants, Instances, Invocation, LoadRequest, Refused, Replay, Replayed, Report};
 use gristmill_test_guests::{
-    ACTOR, CALLER, ENVOY, OBSERVER, VISITOR_COMPONENT, VISITOR_MODULE, WITNESS_COMPONENT, WITNESS_MODULE, bytes,
+    ACTOR, CALLER, ENVOY, OBSERVER, RESPONDER, VISITOR_COMPONENT, VISITOR_MODULE, WITNESS_COMPONENT, WITNESS_MODULE,
+    bytes,
 };
 use serde_json::{Value, json};
 use support::server::{PATIENCE, Server, response};
@@ -227,6 +228,18 @@ async fn a_handler_has_its_whole_time_left() {
     let report = load(bytes(ACTOR), Grants::default()).await.replay(invocation, SCENE).await.report;
     let Outcome::Ack { result: Some(result) } = report.outcome else { panic!("{:?}", report.outcome) };
     assert_eq!(serde_json::from_slice::<Value>(&result).unwrap()["remaining_ms"], 5_000);
+}
+
+#[tokio::test]
+async fn a_date_in_an_answer_is_as_far_away_as_the_clock_of_the_replay_says() {
+    let mut invocation = event("test.status", "-");
+    let extensions = &mut Arc::get_mut(&mut invocation.event).unwrap().extensions;
+    extensions.insert("status".to_owned(), "503".to_owned());
+    // Ten seconds after the second that it is.
+    extensions.insert("retryafter".to_owned(), "Tue, 14 Nov 2023 22:13:30 GMT".to_owned());
+    let report = load(bytes(RESPONDER), Grants::default()).await.replay(invocation, SCENE).await.report;
+    let Outcome::Retry { after, .. } = report.outcome else { panic!("{:?}", report.outcome) };
+    assert_eq!(after, Some(Duration::from_secs(10) - Duration::from_micros(123_456)));
 }
 
 #[tokio::test]

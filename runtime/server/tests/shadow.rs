@@ -16,7 +16,7 @@ use gristmill_host::{Component, Configuration, Grants, Host, HostOptions, Instan
 use gristmill_queue::{
     Claim, Confirm, Entry, List, OnLoss, Payload, Publish, Queue, QueueOptions, Settle, Transacted, Transaction,
 };
-use gristmill_test_guests::{ACKER, BATCHER, CALLER, CLERK, CLERK_CHANGED, bytes};
+use gristmill_test_guests::{ACKER, BATCHER, CALLER, CLERK, CLERK_CHANGED, VISITOR_COMPONENT, bytes};
 use serde_json::{Value, json};
 
 /// A queue of orders that nobody has handled yet, and a host.
@@ -45,6 +45,10 @@ impl Rig {
             http: http.iter().map(|grant| grant.parse().unwrap()).collect(),
             ..Grants::default()
         };
+        self.load_with(guest, grants).await
+    }
+
+    async fn load_with(&self, guest: &str, grants: Grants) -> Component {
         let request = LoadRequest {
             name: HandlerName::new("clerk").unwrap(),
             bytes: bytes(guest).into(),
@@ -59,6 +63,7 @@ impl Rig {
     async fn publish(&self, events: &[(&str, Value)]) {
         for (number, (ty, data)) in events.iter().enumerate() {
             let mut event = Event::new((number + 1).to_string(), "/test", *ty);
+            event.subject = Some("/out/a.txt".to_owned());
             event.datacontenttype = Some("application/json".to_owned());
             event.data = Some(data.to_string().into());
             let published = self.queue.publish(vec![Publish::new(event, [name()])]).await.unwrap();
@@ -68,6 +73,12 @@ impl Rig {
 
     async fn entries(&self) -> Vec<Entry> {
         self.queue.list(List::new(name(), State::Ready)).await.unwrap().entries
+    }
+
+    /// What it writes to files is refused, and it is said so.
+    async fn load_writer(&self, guest: &str, directory: &Path) -> Component {
+        let grant = format!("{}:/out:write", directory.display());
+        self.load_with(guest, Grants { files: vec![grant.parse().unwrap()], ..Grants::default() }).await
     }
 
     /// Everything that is in the queue, through two guests.
@@ -212,6 +223,20 @@ async fn events_that_need_http_are_counted_apart() {
     assert_eq!((comparison.not_comparable.http, comparison.by_kind.network), (2, 1));
     assert_eq!(comparison.differing[0].event, "1");
     assert_eq!(comparison.differing[0].differences, [difference(What::Network, "http", "1 request", "0 requests")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_to_files_are_refused_to_both_and_that_is_said() {
+    let rig = Rig::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    rig.publish(&[("test.write", json!({}))]).await;
+    let visitor = rig.load_writer(VISITOR_COMPONENT, directory.path()).await;
+    let clerk = rig.load(CLERK, &[]).await;
+    let comparison = rig.compare_components(visitor.clone(), visitor.clone()).await;
+    assert_eq!(comparison, Comparison { events: 1, same: 1, files_were_read_only: true, ..Comparison::default() });
+    assert!(rig.compare_components(clerk.clone(), visitor).await.files_were_read_only);
+    assert!(!rig.compare_components(clerk.clone(), clerk).await.files_were_read_only);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use gristmill_core::Timestamp;
+use gristmill_core::directory::DirectoryAccess;
 use wasmtime_wasi::WasiCtxBuilder;
 
 use self::clocks::ReplayClock;
@@ -52,7 +53,7 @@ pub struct Replayed {
 }
 
 /// What a replay would have done to others, were it none. What no grant covers is refused at all times, and is not
-/// counted.
+/// counted; nor are writes to files: see [`Component::may_write_files`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
     /// Requests that were to be sent.
@@ -71,6 +72,13 @@ pub(crate) struct Scene {
 }
 
 impl Component {
+    /// Whether a replay cannot do all that an invocation may without anybody being told: it is granted a directory to
+    /// write to, and those writes are refused without being counted.
+    #[must_use]
+    pub fn may_write_files(&self) -> bool {
+        self.identity().grants.files.iter().any(|grant| grant.access == DirectoryAccess::Write)
+    }
+
     /// Handles an event as [`handle`](Self::handle) does, in an instance of its own, and lets nothing out: see
     /// [`Replay`]. It waits for room like any other invocation.
     pub async fn replay(&self, invocation: Invocation, replay: Replay) -> Replayed {

@@ -27,6 +27,8 @@ pub struct Comparison {
     pub not_deterministic: u64,
     /// With which it cannot be seen what they do.
     pub not_comparable: Obstacles,
+    /// Whether a version is granted a directory to write to. What it would have written was refused, and is not compared.
+    pub files_were_read_only: bool,
     /// Those that differ, in the order in which they came; at most 1,000.
     pub differing: Vec<Differing>,
 }

@@ -112,7 +112,9 @@ pub async fn compare<E>(plan: Plan, samples: impl Stream<Item = Result<Sample, E
     let mut samples = pin!(samples.fuse());
     let mut running = JoinSet::new();
     let mut numbers = 0_u64..;
-    let (mut comparison, mut differing) = (Comparison::default(), BTreeMap::new());
+    let files_were_read_only = plan.old.component.may_write_files() || plan.new.component.may_write_files();
+    let mut comparison = Comparison { files_were_read_only, ..Comparison::default() };
+    let mut differing = BTreeMap::new();
     loop {
         while running.len() < plan.concurrency.max(1) {
             let (Some(sample), Some(number)) = (samples.try_next().await?, numbers.next()) else { break };

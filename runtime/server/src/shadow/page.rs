@@ -15,6 +15,9 @@ impl Comparison {
         let mut lines = vec![self.numbers()];
         lines.extend(self.kinds());
         lines.extend(self.obstacles());
+        if self.files_were_read_only {
+            lines.push("not compared    files: directories could be read only".to_owned());
+        }
         for one in &self.differing {
             lines.push(String::new());
             lines.extend(describe(one));
@@ -118,6 +121,7 @@ mod tests {
             by_kind: Kinds { verdict: 1, emits: 2, ..Kinds::default() },
             not_deterministic: 3,
             not_comparable: Obstacles { http: 4, sockets: 0, host: 1 },
+            files_were_read_only: true,
             differing: vec![one],
         }
     }
@@ -128,6 +132,7 @@ mod tests {
 500 events: 490 same, 2 different (0.4 %), 3 not deterministic, 5 not comparable
 different       verdict 1, emits 2
 not comparable  needs HTTP 4, could not be run 1
+not compared    files: directories could be read only
 
 0-17  order.paid  e\\u{1b}17
   verdict
