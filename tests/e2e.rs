@@ -3,9 +3,11 @@
 
 mod batches;
 mod calls;
+mod compiling;
 mod dead_letters;
 mod deploying;
 mod http;
+mod manifests;
 mod messages;
 mod programs;
 mod publishing;

@@ -86,7 +86,7 @@ fn a_wrong_file_changes_nothing_and_says_so() {
     for (refused, (wrong, words)) in [
         (right.clone() + "[[handler]]\nname = 5\n", "expected a string"),
         (right.replace("2s", "2 parsecs"), "2 parsecs"),
-        (right.clone() + &second.replace("component = \"", "component = \"/nowhere"), "cannot read /nowhere"),
+        (right.clone() + &second.replace("component = \"", "component = \"/nowhere"), "/nowhere"),
         // The second is right, and does not come alone.
         (right.replace("max-attempts", "attempts-max") + &second, "unknown key `attempts-max`"),
     ]

@@ -12,7 +12,7 @@ use serde_json::json;
 /// Lines that begin like this have numbers that nobody can foretell.
 const MEASURED: [&str; 5] = ["time", "calls", "memory", "fuel", "bytes"];
 
-fn compare(name: &str, shown: &str) {
+pub(crate) fn compare(name: &str, shown: &str) {
     let path = Path::new("../../tests/shown").join(name).with_extension("txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, shown).unwrap();
@@ -22,7 +22,7 @@ fn compare(name: &str, shown: &str) {
 }
 
 /// Without what differs from run to run, and from machine to machine.
-fn steady(shown: &str, folder: &Path) -> String {
+pub(crate) fn steady(shown: &str, folder: &Path) -> String {
     let guests = guests::path(guests::ACTOR);
     let shown = shown.replace(&folder.display().to_string(), "DIR");
     let shown = shown.replace(&guests.parent().unwrap().display().to_string(), "GUESTS");

@@ -44,6 +44,16 @@ impl Pattern {
         }
         true
     }
+
+    /// Whether every value that matches `other` matches this pattern too. Exact.
+    ///
+    /// The stars of `other` are read as characters of their own, which no character of this pattern stands for: only its
+    /// stars take them. Where they do, they take whatever else may stand there; where they do not, a value with a
+    /// character there that this pattern does not have matches `other` alone.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.matches(&other.0)
+    }
 }
 
 impl fmt::Display for Pattern {
@@ -80,7 +90,66 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Every string of `letters` that has at most `longest` of them.
+    fn strings(letters: &[char], longest: usize) -> Vec<String> {
+        let mut all = vec![String::new()];
+        let mut begun = 0;
+        for _ in 0..longest {
+            let end = all.len();
+            for at in begun..end {
+                let longer = letters.iter().map(|letter| format!("{}{letter}", all[at])).collect::<Vec<_>>();
+                all.extend(longer);
+            }
+            begun = end;
+        }
+        all
+    }
+
+    #[test]
+    fn a_pattern_covers_what_lies_within_it() {
+        let cases = [
+            ("*", "*", true),
+            ("*", "", true),
+            ("**", "*", true),
+            ("com.acme.*", "com.acme.order.*", true),
+            ("com.acme.*", "com.acme.order", true),
+            ("com.acme.*", "com.acme.*", true),
+            ("com.acme.*", "com.acme*", false),
+            ("com.acme.*", "*", false),
+            ("com.acme.*", "com.*", false),
+            ("com.acme.*", "*com.acme.x", false),
+            ("com.acme.order", "com.acme.*", false),
+            ("*.paid", "com.*.paid", true),
+            ("*.paid", "com.*", false),
+            ("a*b*c", "a*c", false),
+            ("a*c", "a*b*c", true),
+            ("a*a", "a", false),
+            ("a*a", "a*", false),
+            ("", "*", false),
+            ("", "", true),
+        ];
+        for (pattern, other, expected) in cases {
+            assert_eq!(Pattern::new(pattern).covers(&Pattern::new(other)), expected, "{pattern} covers {other}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// All values up to a length are tried. `c` is in no pattern; a value that tells two patterns of five characters
+        /// apart has at most five.
+        #[test]
+        fn coverage_is_exact(pattern in "[ab*]{0,5}", other in "[ab*]{0,5}") {
+            let (pattern, other) = (Pattern::new(&pattern), Pattern::new(&other));
+            let is_within =
+                strings(&['a', 'b', 'c'], 5).iter().all(|value| !other.matches(value) || pattern.matches(value));
+            prop_assert_eq!(pattern.covers(&other), is_within, "{} covers {}", pattern, other);
+        }
+    }
 
     #[test]
     fn a_star_stands_for_any_run_of_characters() {

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
-use wasmtime::component::Component;
-use wasmtime::{Engine, Module};
+use wasmtime::Engine;
 
+use crate::compile::{Code, Kind};
 use crate::private_folder::PrivateFolder;
 
 /// What an entry begins with; the version of its layout is in it.
@@ -28,22 +28,6 @@ pub(crate) struct Cache {
     folder: PrivateFolder,
 }
 
-/// A component or a core module, compiled.
-pub(crate) trait Code: Sized {
-    /// What entries of its kind end with.
-    const EXTENSION: &'static str;
-
-    fn compile(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self>;
-    fn serialize(&self) -> wasmtime::Result<Vec<u8>>;
-
-    /// The inverse of [`serialize`](Self::serialize).
-    ///
-    /// # Safety
-    /// The bytes must be what `serialize` gave, unchanged.
-    #[allow(unsafe_code, reason = "compiled code can only be trusted, not checked")]
-    unsafe fn deserialize(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self>;
-}
-
 impl Cache {
     /// Keeps at most `max_size` bytes. Nothing is read or written before it is needed.
     pub(crate) fn new(folder: PathBuf, max_size: u64) -> Self {
@@ -51,8 +35,8 @@ impl Cache {
     }
 
     /// What was kept for the component that has `digest`, if it is there and sound.
-    pub(crate) fn get<C: Code>(&self, engine: &Engine, digest: &str) -> Option<C> {
-        let name = name::<C>(engine, digest);
+    pub(crate) fn get(&self, engine: &Engine, kind: Kind, digest: &str) -> Option<Code> {
+        let name = name(engine, kind, digest);
         let path = self.folder.path().join(&name);
         let bytes = match self.folder.read(&name, MAX_LEN).and_then(sound) {
             Ok(bytes) => bytes,
@@ -66,18 +50,15 @@ impl Cache {
         // SAFETY: the folder and the file belong to this user, and nobody else may write there; the digest says that
         // the bytes are those which `put` wrote, and they are a copy that does not change under the engine's hands.
         #[allow(unsafe_code, reason = "see above")]
-        let code = unsafe { C::deserialize(engine, code) };
+        let code = unsafe { Code::deserialize(engine, kind, code) };
         code.inspect_err(|error| debug!(path = %path.display(), %error, "another engine's code; compiling again")).ok()
     }
 
     /// Keeps compiled code. That it cannot is no error: it is said once for each component.
-    pub(crate) fn put<C: Code>(&self, engine: &Engine, digest: &str, code: &C) {
-        let name = name::<C>(engine, digest);
+    pub(crate) fn put(&self, engine: &Engine, kind: Kind, digest: &str, code: &[u8]) {
+        let name = name(engine, kind, digest);
         let path = self.folder.path().join(&name);
-        let written = code.serialize().map_err(io::Error::other).and_then(|code| {
-            let digest = Sha256::digest(&code);
-            self.folder.write(&name, &[MAGIC, &digest, &code])
-        });
+        let written = self.folder.write(&name, &[MAGIC, &Sha256::digest(code), code]);
         if let Err(error) = written {
             warn!(path = %path.display(), %error, "cannot keep compiled code: the next start compiles again");
         } else if let Err(error) = self.folder.make_room(&name) {
@@ -88,13 +69,13 @@ impl Cache {
 }
 
 /// One entry for each component and each way to compile it.
-fn name<C: Code>(engine: &Engine, digest: &str) -> String {
+fn name(engine: &Engine, kind: Kind, digest: &str) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     // What changes the bytes before they are compiled is part of this version.
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     let digest = digest.trim_start_matches("sha256:");
-    format!("{digest}-{:016x}.{}", hasher.finish(), C::EXTENSION)
+    format!("{digest}-{:016x}.{}", hasher.finish(), extension(kind))
 }
 
 /// The bytes of an entry, if they are those that were written.
@@ -111,41 +92,13 @@ fn is_entry(name: &str) -> bool {
     let is_hex = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
     let Some((stem, extension)) = name.split_once('.') else { return false };
     let is_stem = stem.split_once('-').is_some_and(|(digest, engine)| is_hex(digest, 64) && is_hex(engine, 16));
-    is_stem && [Component::EXTENSION, Module::EXTENSION].contains(&extension)
+    is_stem && [Kind::Component, Kind::Module].map(self::extension).contains(&extension)
 }
 
-impl Code for Component {
-    const EXTENSION: &'static str = "component";
-
-    fn compile(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self> {
-        Self::from_binary(engine, bytes)
-    }
-
-    fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
-        Self::serialize(self)
-    }
-
-    #[allow(unsafe_code, reason = "the caller's promise is handed on")]
-    unsafe fn deserialize(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self> {
-        // SAFETY: the caller's promise.
-        unsafe { Self::deserialize(engine, bytes) }
-    }
-}
-
-impl Code for Module {
-    const EXTENSION: &'static str = "module";
-
-    fn compile(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self> {
-        Self::from_binary(engine, bytes)
-    }
-
-    fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
-        Self::serialize(self)
-    }
-
-    #[allow(unsafe_code, reason = "the caller's promise is handed on")]
-    unsafe fn deserialize(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self> {
-        // SAFETY: the caller's promise.
-        unsafe { Self::deserialize(engine, bytes) }
+/// What entries end with.
+fn extension(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Component => "component",
+        Kind::Module => "module",
     }
 }

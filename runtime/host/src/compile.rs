@@ -1,14 +1,12 @@
-//! From bytes to machine code, and the checks that need a compiler.
+//! From bytes to machine code to what can be instantiated, and the checks that need machine code.
 
-use std::cell::Cell;
-
-use wasmtime::Module;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component as Compiled, ComponentNamedList, InstancePre, Lift, Linker, Lower};
 use wasmtime::error::Context as _;
+use wasmtime::{Engine, Module};
 
-use crate::cache::{Cache, Code};
 use crate::error::{LoadError, printable};
+use crate::interfaces::Interface;
 use crate::keyvalue;
 use crate::platform::Platform;
 use crate::state::State;
@@ -34,25 +32,59 @@ impl Needs {
     }
 }
 
-/// What is compiled, and with what.
-pub(crate) struct Source<'a> {
-    pub(crate) platform: &'a Platform,
-    bytes: &'a [u8],
-    digest: &'a str,
-    cache: Option<&'a Cache>,
-    was_cached: Cell<bool>,
+/// What there is to compile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Component,
+    Module,
 }
 
-impl<'a> Source<'a> {
-    pub(crate) fn new(platform: &'a Platform, bytes: &'a [u8], digest: &'a str, cache: Option<&'a Cache>) -> Self {
-        Self { platform, bytes, digest, cache, was_cached: Cell::new(false) }
+impl Kind {
+    /// What a file with this interface is.
+    pub(crate) fn of(interface: Interface) -> Self {
+        if interface == Interface::Command { Self::Module } else { Self::Component }
     }
 
-    /// Whether its code came out of the cache.
-    pub(crate) fn was_cached(&self) -> bool {
-        self.was_cached.get()
+    /// The machine code of `bytes`, for [`Code::deserialize`]. How long that takes, and how much memory, is up to whoever
+    /// made them.
+    pub(crate) fn compile(self, engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
+        match self {
+            Self::Component => engine.precompile_component(bytes),
+            Self::Module => engine.precompile_module(bytes),
+        }
     }
+}
 
+/// Machine code that can be linked.
+#[derive(Clone)]
+pub(crate) enum Code {
+    Component(Compiled),
+    Module(Module),
+}
+
+impl Code {
+    /// What [`Kind::compile`] gave, with an engine that is set up alike.
+    ///
+    /// # Safety
+    /// The bytes must be what it gave, unchanged: they are run.
+    #[allow(unsafe_code, reason = "compiled code can only be trusted, not checked")]
+    pub(crate) unsafe fn deserialize(engine: &Engine, kind: Kind, bytes: &[u8]) -> wasmtime::Result<Self> {
+        Ok(match kind {
+            // SAFETY: the caller's promise.
+            Kind::Component => Self::Component(unsafe { Compiled::deserialize(engine, bytes) }?),
+            // SAFETY: the caller's promise.
+            Kind::Module => Self::Module(unsafe { Module::deserialize(engine, bytes) }?),
+        })
+    }
+}
+
+/// What is linked, and with what.
+pub(crate) struct Source<'a> {
+    pub(crate) platform: &'a Platform,
+    pub(crate) code: Code,
+}
+
+impl Source<'_> {
     /// A component, linked. Its `function` of the exported `interface` takes `P` and gives `R`.
     pub(crate) fn component<P, R>(
         &self,
@@ -63,42 +95,23 @@ impl<'a> Source<'a> {
         P: ComponentNamedList + Lower,
         R: ComponentNamedList + Lift,
     {
-        let (compiled, needs) = self.compiled()?;
-        let linker = keyvalue::linker_for(self.platform.linker(), &compiled).map_err(incompatible)?;
-        let pre = linker.instantiate_pre(&compiled).map_err(incompatible)?;
-        check_function::<P, R>(&linker, &compiled, interface, function).map_err(incompatible)?;
-        Ok((pre, needs))
-    }
-
-    fn compiled(&self) -> Result<(Compiled, Needs), LoadError> {
-        let compiled: Compiled = self.compile()?;
+        let Code::Component(compiled) = &self.code else { return Err(LoadError::Fault) };
         compiled.initialize_copy_on_write_image().map_err(does_not_compile)?;
+        let linker = keyvalue::linker_for(self.platform.linker(), compiled).map_err(incompatible)?;
+        let pre = linker.instantiate_pre(compiled).map_err(incompatible)?;
+        check_function::<P, R>(&linker, compiled, interface, function).map_err(incompatible)?;
         // Unknown only for components that import core modules, which do not link.
         let needs = compiled.resources_required();
         let (memories, tables) = needs.map_or((0, 0), |needs| (needs.num_memories, needs.num_tables));
-        Ok((compiled, Needs { memories, tables }))
+        Ok((pre, Needs { memories, tables }))
     }
 
     /// A core module, for [`module_linker`](Platform::module_linker).
     pub(crate) fn module(&self) -> Result<(Module, Needs), LoadError> {
-        let module: Module = self.compile()?;
+        let Code::Module(module) = &self.code else { return Err(LoadError::Fault) };
         module.initialize_copy_on_write_image().map_err(does_not_compile)?;
         let needs = module.resources_required();
-        Ok((module, Needs { memories: needs.num_memories, tables: needs.num_tables }))
-    }
-
-    /// What is in the cache, or else what the compiler makes, which is in the cache from then on.
-    fn compile<C: Code>(&self) -> Result<C, LoadError> {
-        let engine = self.platform.engine();
-        if let Some(code) = self.cache.and_then(|cache| cache.get(engine, self.digest)) {
-            self.was_cached.set(true);
-            return Ok(code);
-        }
-        let code = C::compile(engine, self.bytes).map_err(does_not_compile)?;
-        if let Some(cache) = self.cache {
-            cache.put(engine, self.digest, &code);
-        }
-        Ok(code)
+        Ok((module.clone(), Needs { memories: needs.num_memories, tables: needs.num_tables }))
     }
 }
 
@@ -131,7 +144,7 @@ pub(crate) fn incompatible(error: wasmtime::Error) -> LoadError {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
-fn does_not_compile(error: wasmtime::Error) -> LoadError {
+pub(crate) fn does_not_compile(error: wasmtime::Error) -> LoadError {
     LoadError::DoesNotCompile { reason: causes(&error) }
 }
 

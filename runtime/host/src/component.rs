@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gristmill_core::HandlerName;
 
-use crate::compile::Source;
+use crate::compile::{Code, Kind, Source, causes};
+use crate::compiler::{Compiled, Job};
 use crate::componentize;
 use crate::engine::Host;
 use crate::error::LoadError;
 use crate::http::Client;
 use crate::inspect::{self, Import, Outline};
-use crate::interfaces::{self, Interface, Ready};
+use crate::interfaces::{self, Found, Interface, Ready};
 use crate::options::{Grants, Instances};
 use crate::platform::{Model, Platform};
 use crate::reuse::Shelf;
@@ -72,24 +73,55 @@ struct Loaded {
 }
 
 impl Host {
-    /// Checks, compiles and links a component, off the threads that run async code.
+    /// Checks, compiles and links a component, off the threads that run async code. Whoever drops the future ends the
+    /// compiler, if that is a [child](crate::Compiler::Child).
     ///
     /// # Errors
     /// Says what is wrong with the component and what to do about it.
     pub async fn load(&self, request: LoadRequest) -> Result<Component, LoadError> {
         let host = self.clone();
-        let load = move || Component::load(host, request);
-        tokio::task::spawn_blocking(load).await.map_err(not_loaded)?
+        let inspected = off_thread(move || Inspected::new(host, request)).await?;
+        let compiled = match &inspected.kept {
+            Some(_) => None,
+            None => Some(self.workshop().compile(inspected.job()).await?),
+        };
+        off_thread(move || inspected.link(compiled)).await
     }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
-fn not_loaded(error: tokio::task::JoinError) -> LoadError {
-    if error.is_panic() { LoadError::Fault } else { LoadError::Interrupted }
+/// Runs what takes long, and returns what it gave.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| if error.is_panic() { LoadError::Fault } else { LoadError::Interrupted })?
 }
 
-impl Component {
-    fn load(host: Host, request: LoadRequest) -> Result<Self, LoadError> {
+/// A component that is to be compiled, unless it was.
+struct Inspected {
+    host: Host,
+    platform: Arc<Platform>,
+    name: HandlerName,
+    digest: String,
+    grants: Grants,
+    instances: Instances,
+    imports: Vec<Import>,
+    surroundings: Surroundings,
+    found: Found,
+    model: Model,
+    is_wrapped: bool,
+    /// What is compiled.
+    bytes: Bytes,
+    /// Of those.
+    code_digest: String,
+    /// Its code, if that was kept.
+    kept: Option<Code>,
+    /// How long it took to read that.
+    took: Duration,
+}
+
+impl Inspected {
+    fn new(host: Host, request: LoadRequest) -> Result<Self, LoadError> {
         let LoadRequest { name, bytes, digest: pinned, interface: asked, grants, instances } = request;
         let (size, max) = (bytes.len() as u64, host.options().max_component_size);
         if size > max {
@@ -103,27 +135,77 @@ impl Component {
             return Err(LoadError::DigestMismatch { pinned, actual: digest });
         }
         let outline = Outline::read(&bytes)?;
-        let given = bytes;
-        let bytes = componentize::wrapped(&given, &outline, asked)?;
-        let is_wrapped = matches!(bytes, Cow::Owned(_));
-        let outline = if is_wrapped { Outline::read(&bytes)? } else { outline };
+        let wrapped = match componentize::wrapped(&bytes, &outline, asked)? {
+            Cow::Owned(wrapped) => Some(Bytes::from(wrapped)),
+            Cow::Borrowed(_) => None,
+        };
+        let is_wrapped = wrapped.is_some();
+        // The code is that of what is compiled: how a module is wrapped may change from version to version.
+        let (bytes, outline, code_digest) = match wrapped {
+            Some(bytes) => (bytes.clone(), Outline::read(&bytes)?, inspect::digest(&bytes)),
+            None => (bytes, outline, digest.clone()),
+        };
         let found = interfaces::find(&outline, asked)?;
         let imports = inspect::expect_imports(&outline, found.interface, &grants)?;
         let surroundings = Surroundings::new(&grants)?;
         let model = if outline.is_async { Model::Async } else { Model::Plain };
         let platform = host.platform(model).map_err(LoadError::Engine)?;
         let started = Instant::now();
-        // The code is that of what is compiled: how a module is wrapped may change from version to version.
-        let wrapped_digest = is_wrapped.then(|| inspect::digest(&bytes));
-        let source = Source::new(&platform, &bytes, wrapped_digest.as_deref().unwrap_or(&digest), host.cache());
-        let (ready, needs) = Ready::new(&source, &found)?;
-        let (compile_time, is_cached) = (started.elapsed(), source.was_cached());
-        let permits = needs.permits(host.options().instances)?;
+        let kind = Kind::of(found.interface);
+        let kept = host.cache().and_then(|cache| cache.get(platform.engine(), kind, &code_digest));
+        Ok(Self {
+            host,
+            platform,
+            name,
+            digest,
+            grants,
+            instances,
+            imports,
+            surroundings,
+            found,
+            model,
+            is_wrapped,
+            bytes,
+            code_digest,
+            kept,
+            took: started.elapsed(),
+        })
+    }
+
+    /// What is to be compiled, and how.
+    fn job(&self) -> Job {
+        Job {
+            platform: Arc::clone(&self.platform),
+            model: self.model,
+            count_fuel: self.host.options().count_fuel,
+            kind: Kind::of(self.found.interface),
+            bytes: self.bytes.clone(),
+        }
+    }
+
+    /// With what was compiled, if nothing was kept.
+    fn link(mut self, compiled: Option<Compiled>) -> Result<Component, LoadError> {
+        let started = Instant::now();
+        let is_cached = compiled.is_none();
+        let code = match (self.kept.take(), compiled) {
+            (_, Some(compiled)) => {
+                self.took += compiled.took;
+                self.keep(&compiled)?
+            }
+            (Some(kept), None) => kept,
+            (None, None) => return Err(LoadError::Fault),
+        };
+        let source = Source { platform: &self.platform, code };
+        let (ready, needs) = Ready::new(&source, &self.found)?;
+        let compile_time = self.took + started.elapsed();
+        let permits = needs.permits(self.host.options().instances)?;
+        let Self { host, platform, name, digest, grants, instances, imports, surroundings, found, is_wrapped, .. } =
+            self;
         let identity = Arc::new(Identity { name, digest, grants, surroundings, http: host.http().for_another() });
         // A program ends with its event.
         let shelf = Shelf::new(if ready.interface().is_program() { Instances::Fresh } else { instances });
         host.shelves().add(&shelf);
-        Ok(Self {
+        Ok(Component {
             inner: Arc::new(Loaded {
                 host,
                 platform,
@@ -141,6 +223,22 @@ impl Component {
         })
     }
 
+    /// Keeps what was compiled for the next time.
+    fn keep(&self, compiled: &Compiled) -> Result<Code, LoadError> {
+        let (engine, kind) = (self.platform.engine(), Kind::of(self.found.interface));
+        // SAFETY: the compiler made it of these bytes. Where that is a child, it runs the same program.
+        #[allow(unsafe_code, reason = "see above")]
+        let code = unsafe { Code::deserialize(engine, kind, &compiled.code) };
+        let code =
+            code.map_err(|error| LoadError::Compiler { how: format!("its code is none: {}", causes(&error)) })?;
+        if let Some(cache) = self.host.cache() {
+            cache.put(engine, kind, &self.code_digest, &compiled.code);
+        }
+        Ok(code)
+    }
+}
+
+impl Component {
     /// The handler that it is.
     #[must_use]
     pub fn name(&self) -> &HandlerName {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wasmtime::{Engine, EngineWeak};
 
 use crate::cache::Cache;
+use crate::compiler::Workshop;
 use crate::error::HostError;
 use crate::http::Client;
 use crate::live::{Live, Running};
@@ -36,6 +37,7 @@ struct Shared {
     live: Live,
     shelves: Shelves,
     cache: Option<Cache>,
+    workshop: Workshop,
     http: Client,
 }
 
@@ -68,7 +70,9 @@ impl Host {
         let pool = Pool::new(options.instances, options.memory);
         let (concurrent, live) = (Mutex::default(), Live::default());
         let cache = options.cache.clone().map(|folder| Cache::new(folder, options.max_cache_size));
-        Ok(Self { shared: Arc::new(Shared { options, plain, concurrent, ticked, pool, live, shelves, cache, http }) })
+        let workshop = Workshop::new(options.compiler.clone());
+        let shared = Shared { options, plain, concurrent, ticked, pool, live, shelves, cache, workshop, http };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The invocations that are going on, in the order in which they began.
@@ -117,6 +121,10 @@ impl Host {
     /// What requests are sent with.
     pub(crate) fn http(&self) -> &Client {
         &self.shared.http
+    }
+
+    pub(crate) fn workshop(&self) -> &Workshop {
+        &self.shared.workshop
     }
 
     pub(crate) fn cache(&self) -> Option<&Cache> {

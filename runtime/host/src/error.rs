@@ -1,6 +1,8 @@
 //! Why a host cannot be made, and why a component is not loaded.
 
-use gristmill_core::units::format_size;
+use std::time::Duration;
+
+use gristmill_core::units::{format_duration, format_size};
 
 use crate::interfaces::Interface;
 use crate::provided;
@@ -44,7 +46,8 @@ pub enum HostError {
 
 /// Why a component is not loaded. Each message says what was found, what was expected and what to do; some have
 /// several lines. None names the file: only the caller knows it. Nothing that trying again would mend, except
-/// [`LoadError::Interrupted`].
+/// [`LoadError::Interrupted`] and what befalls a compiler that is a process of its own: [`LoadError::CompileWait`],
+/// [`LoadError::CompilerStart`] and [`LoadError::Compiler`].
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// No bytes at all.
@@ -210,6 +213,56 @@ pub enum LoadError {
     DoesNotCompile {
         /// The engine's words.
         reason: String,
+    },
+    /// Compiling it was given up, as it took too long.
+    #[error(
+        "compiling the component took more than {} of processor time\n\
+         build it smaller, or set `compile-time` in [runtime] higher, if you trust whoever made it",
+        format_duration(*limit)
+    )]
+    CompileTime {
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// Compiling it was given up, as it did not come to an end.
+    #[error(
+        "compiling the component was not finished after {}, without having used up its processor time\n\
+         is the machine busy? try again, or set `compile-time` in [runtime] higher",
+        format_duration(*limit)
+    )]
+    CompileWait {
+        /// How long that may take.
+        limit: Duration,
+    },
+    /// Compiling it was given up, as it needed too much memory.
+    #[error(
+        "compiling the component needed more than {} of memory\n\
+         build it smaller, or set `compile-memory` in [runtime] higher, if you trust whoever made it",
+        format_size(*limit)
+    )]
+    CompileMemory {
+        /// How much it may need, in bytes.
+        limit: u64,
+    },
+    /// There is no process for the compiler.
+    #[error(
+        "cannot start the compiler, {}: {reason}\nmay this user start further processes, and is there room for one?",
+        printable(program)
+    )]
+    CompilerStart {
+        /// What was to be started.
+        program: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The compiler's process has ended, and there is no code.
+    #[error(
+        "the compiler gave no code: {how}\n\
+         was it ended from outside, or by a system without memory? try again; if it always ends so, report it, with the file"
+    )]
+    Compiler {
+        /// How it ended, and what it said.
+        how: String,
     },
     /// It uses async functions, and the engine that runs them does not start.
     #[error("cannot set up the WebAssembly engine for async components")]

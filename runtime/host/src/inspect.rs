@@ -199,7 +199,7 @@ fn is_async(function: &CanonicalFunction) -> bool {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
-fn damaged(error: wasmparser::BinaryReaderError) -> LoadError {
+pub(crate) fn damaged(error: wasmparser::BinaryReaderError) -> LoadError {
     LoadError::Damaged { reason: format!("{} (at byte {})", error.message(), error.offset()) }
 }
 

@@ -9,8 +9,8 @@
 //!   [`Outcome`](gristmill_core::Outcome), never as a panic. WASI is linked and powerless: no environment, no
 //!   files, no network, until [`Grants`] say which.
 //! - **A full pool waits.** Further calls queue up, first come, first served, and waiting is not the handler's time.
-//! - **Async code is never held up for more than a tick.** Compilation is off the async threads, and a guest that
-//!   computes gives way every millisecond.
+//! - **Async code is never held up for more than a tick.** Compilation is off the async threads, or [outside the
+//!   process](Compiler::Child) and limited, and a guest that computes gives way every millisecond.
 //! - **A replay lets nothing out**, and sees the same again: [`Component::replay`].
 //! - **A component that cannot run does not load.** [`LoadError`] says what it is and what to do about it.
 //!
@@ -75,6 +75,7 @@ mod batch;
 mod bindings;
 mod cache;
 mod compile;
+mod compiler;
 mod component;
 mod componentize;
 mod configuration;
@@ -91,6 +92,7 @@ mod keyvalue;
 mod ledger;
 mod live;
 mod log;
+mod manifest;
 mod memory;
 mod messaging;
 mod options;
@@ -110,6 +112,7 @@ mod surroundings;
 mod tuning;
 
 pub use batch::{BatchDelivery, BatchInvocation, BatchOutcome, BatchReport};
+pub use compiler::{ChildCompiler, Compiler, compile_as_child};
 pub use component::{Component, LoadRequest};
 pub use configuration::Configuration;
 pub use engine::Host;
@@ -121,6 +124,7 @@ pub use invocation::{Invocation, Place, Report};
 pub use ledger::Ledger;
 pub use live::Running;
 pub use log::{LogLevel, LogLine, MAX_LINE_LEN};
+pub use manifest::{MANIFEST_SECTION, MAX_MANIFEST, ManifestError, manifest, with_manifest};
 pub use options::{Grants, HostOptions, Instances, Limits, MAX_INSTANCES};
 pub use outbox::Emit;
 pub use private_folder::PrivateFolder;

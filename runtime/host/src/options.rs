@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use gristmill_core::{DirectoryGrant, HttpGrant, Pattern, Secret, SocketGrant, StateGrant};
 
+use crate::compiler::Compiler;
+
 /// The most instances that one host can be sized for: each reserves 4 GiB of address space.
 pub const MAX_INSTANCES: u32 = 10_000;
 
@@ -23,6 +25,8 @@ pub struct HostOptions {
     pub max_component_size: u64,
     /// Whether to count [fuel](crate::Ledger::fuel), which makes handlers slower. Default: no.
     pub count_fuel: bool,
+    /// Who compiles components. Default: this process.
+    pub compiler: Compiler,
     /// Where compiled code is kept, so that it is compiled once: a directory that belongs to this user alone, made if it
     /// is not there. `None`: nothing is kept. Default: `None`.
     pub cache: Option<PathBuf>,
@@ -43,6 +47,7 @@ impl Default for HostOptions {
             stack: 1 << 20,
             max_component_size: 64 << 20,
             count_fuel: false,
+            compiler: Compiler::InProcess,
             cache: None,
             max_cache_size: 1 << 30,
             authorities: None,

@@ -26,20 +26,28 @@ const BACKTRACE_FRAMES: usize = 48;
 /// What host functions need of a stack, above the handler's own.
 const HOST_STACK: usize = 1 << 20;
 
+/// For an engine that runs code.
 pub(crate) fn config(options: &HostOptions, model: Model) -> Config {
     let stack = usize::try_from(options.stack).unwrap_or(usize::MAX - HOST_STACK);
-    let mut config = Config::new();
+    let mut config = code(model, options.count_fuel);
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options.instances, model)))
+        .max_wasm_stack(stack)
+        .async_stack_size(stack + HOST_STACK)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES));
+    config
+}
+
+/// What code depends on. An engine that has no more than this reserves nothing; what it compiles, the others run.
+pub(crate) fn code(model: Model, count_fuel: bool) -> Config {
+    let mut config = Config::new();
+    config
         .wasm_component_model(true)
         .wasm_component_model_async(model == Model::Async)
         .concurrency_support(model == Model::Async)
         .memory_init_cow(true)
         .epoch_interruption(true)
-        .consume_fuel(options.count_fuel)
-        .max_wasm_stack(stack)
-        .async_stack_size(stack + HOST_STACK)
-        .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES))
+        .consume_fuel(count_fuel)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable);
     config
 }
@@ -68,4 +76,33 @@ fn pool(instances: u32, model: Model) -> PoolingAllocationConfig {
         .decommit_batch_size(DECOMMIT_BATCH)
         .pagemap_scan(Enabled::Auto);
     pool
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    use wasmtime::Engine;
+
+    use super::*;
+
+    fn hash(config: &Config) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        Engine::new(config).unwrap().precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn what_runs_code_takes_it_from_an_engine_that_reserves_nothing() {
+        let mut hashes = std::collections::BTreeSet::new();
+        for model in [Model::Plain, Model::Async] {
+            for count_fuel in [false, true] {
+                let options = HostOptions { count_fuel, instances: 3, stack: 2 << 20, ..HostOptions::default() };
+                let compiles = hash(&code(model, count_fuel));
+                assert_eq!(compiles, hash(&config(&options, model)));
+                hashes.insert(compiles);
+            }
+        }
+        assert_eq!(hashes.len(), 4, "each is another");
+    }
 }

@@ -1,22 +1,27 @@
 //! `gristmill check`: the configuration and every component, and nothing is run.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use gristmill_core::Subscription;
-use gristmill_host::Component;
+use gristmill_host::{Compiler, Component, Host};
 
 use crate::cli::screen::{self, Screen};
+use crate::cli::sheet::fields;
 use crate::cli::table::{Column, Table};
 use crate::cli::text::{block, one_line, short_digest};
-use crate::config::{Config, Granted};
+use crate::compiling::Program;
+use crate::config::{Config, Granted, HandlerConfig, Manifest, Plugin};
+use crate::manifest::{self, PluginError};
 use crate::registry::{self, Handler};
 
 /// Loads every component, prints what was found, and complains of what is wrong.
 ///
 /// # Errors
 /// When the WebAssembly engine does not start, or the result cannot be printed.
-pub async fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    let host = registry::host(config)?;
+pub async fn check(config: &Config, program: &Program) -> anyhow::Result<ExitCode> {
+    let compiler = program.compiler(config.host.compile_time, config.host.compile_memory);
+    let host = registry::host(config, Compiler::Child(compiler))?;
     let mut table = Table::new([
         Column::Key("HANDLER"),
         Column::Key("INTERFACE"),
@@ -31,13 +36,12 @@ pub async fn check(config: &Config) -> anyhow::Result<ExitCode> {
         match handler {
             Ok(handler) => {
                 let component = &handler.component;
-                let subscriptions: Vec<_> = handler.config.subscribe.iter().map(describe).collect();
                 loaded += 1;
                 table.row([
                     component.name().to_string(),
                     interface(component),
                     short_digest(component.digest()),
-                    subscriptions.join(", or "),
+                    subscriptions(&handler.config.subscribe),
                     grants(&handler.config.grant),
                 ]);
                 notes.extend(remarks(&handler));
@@ -53,6 +57,99 @@ pub async fn check(config: &Config) -> anyhow::Result<ExitCode> {
         eprintln!("{}", block(&format!("error: {error}"), ""));
     }
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Loads each component at `paths` as the plugin that it would be in this deployment, and prints what it says of itself.
+///
+/// # Errors
+/// When the WebAssembly engine does not start, or the result cannot be printed.
+pub async fn components(paths: &[PathBuf], config: &Config, program: &Program) -> anyhow::Result<ExitCode> {
+    let compiler = program.compiler(config.host.compile_time, config.host.compile_memory);
+    let host = registry::host(config, Compiler::Child(compiler))?;
+    let mut code = ExitCode::SUCCESS;
+    for (at, path) in paths.iter().enumerate() {
+        if at > 0 {
+            screen::print("\n")?;
+        }
+        let (shown, error) = match read(path).await {
+            Ok(plugin) => sheet(&host, &plugin, config).await,
+            Err(error) => (String::new(), Some(error.complaint())),
+        };
+        screen::print(&shown)?;
+        if let Some(complaint) = error {
+            eprint!("{complaint}");
+            code = ExitCode::FAILURE;
+        }
+    }
+    Ok(code)
+}
+
+async fn read(path: &Path) -> Result<Plugin, PluginError> {
+    let path = path.to_owned();
+    let reading = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || manifest::read(&path)
+    });
+    match reading.await {
+        Ok(read) => read.map(|(plugin, _)| plugin),
+        Err(error) => Err(PluginError::Read { path, error: std::io::Error::other(error) }),
+    }
+}
+
+/// What is known of a plugin, and a complaint if it cannot run.
+async fn sheet(host: &Host, plugin: &Plugin, config: &Config) -> (String, Option<String>) {
+    let mut known = vec![
+        ("handler", plugin.name.to_string()),
+        ("component", plugin.path.display().to_string()),
+        ("digest", plugin.digest.clone()),
+    ];
+    match &plugin.manifest {
+        Some(manifest) => known.extend(said(manifest)),
+        None => known.push(("manifest", String::from("none"))),
+    }
+    let handler = match config.plugin(plugin) {
+        Ok(handler) => handler,
+        Err(errors) => return (fields("", known), Some(PluginError::Manifest(errors).complaint())),
+    };
+    known.push(("handles", subscriptions(&handler.subscribe)));
+    known.push(("granted", granted(&handler)));
+    if let Some(line) = handler.wants.beyond(&handler.grant).line() {
+        known.push(("not granted", format!("write for it: {line}")));
+    }
+    match registry::load_one(host, &handler, config).await {
+        Ok(handler) => {
+            known.insert(2, ("interface", interface(&handler.component)));
+            (fields("", known) + &remarks(&handler).concat(), None)
+        }
+        Err(error) => (fields("", known), Some(block(&format!("error: {error}"), ""))),
+    }
+}
+
+/// What a manifest says; it is in effect only as far as the deployment lets it.
+fn said(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let mut said = vec![("manifest", manifest.origin().display().to_string())];
+    said.extend(manifest.description().map(|text| ("description", text.to_owned())));
+    let subscribe: Vec<_> = manifest.subscribe().cloned().collect();
+    if !subscribe.is_empty() {
+        said.push(("subscribes", subscriptions(&subscribe)));
+    }
+    said.extend(manifest.settings().iter().map(|(key, value)| ("says", format!("{key} = {value}"))));
+    let configured: Vec<_> = manifest.configured().collect();
+    if !configured.is_empty() {
+        said.push(("config", configured.join(", ")));
+    }
+    if !manifest.wants().is_empty() {
+        said.push(("wants", grants(manifest.wants())));
+    }
+    said
+}
+
+fn granted(handler: &HandlerConfig) -> String {
+    if handler.grant.is_empty() { String::from("nothing") } else { grants(&handler.grant) }
+}
+
+fn subscriptions(subscriptions: &[Subscription]) -> String {
+    subscriptions.iter().map(describe).collect::<Vec<_>>().join(", or ")
 }
 
 fn interface(component: &Component) -> String {

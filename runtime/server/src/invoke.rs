@@ -9,11 +9,14 @@ use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use gristmill_core::state::{Change, StateWrite};
 use gristmill_core::{Clock as _, HandlerName, Outcome, Secret, SystemClock, json};
-use gristmill_host::{Grants, Host, HostOptions, Instances, Invocation, Limits, LoadError, LoadRequest, Report};
+use gristmill_host::{
+    ChildCompiler, Compiler, Grants, Host, HostOptions, Instances, Invocation, Limits, LoadError, LoadRequest, Report,
+};
 
 use crate::cli::args::Invoke;
 use crate::cli::text::{block, one_line};
 use crate::cli::{screen, sheet};
+use crate::compiling::Program;
 use crate::http::view;
 use crate::{postmortem, registry};
 
@@ -24,14 +27,16 @@ const MAX_EVENT: u64 = 16 << 20;
 ///
 /// # Errors
 /// When the component or the event cannot be read, or are none.
-pub async fn invoke(args: &Invoke) -> anyhow::Result<ExitCode> {
+pub async fn invoke(args: &Invoke, program: &Program) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(&args.component).with_context(|| format!("cannot read {}", args.component.display()))?;
     let event = json::parse(&read_event(&args.event)?).with_context(|| args.event.display().to_string())?;
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let compiler = program.compiler(ChildCompiler::DEFAULT_CPU, ChildCompiler::DEFAULT_MEMORY);
     let host = Host::new(HostOptions {
         instances: 16,
         memory: args.memory,
         count_fuel: true,
+        compiler: Compiler::Child(compiler),
         cache: registry::usual_cache(),
         authorities: args.ca_file.as_ref().map(read).transpose()?,
         ..HostOptions::default()

@@ -5,6 +5,8 @@
 //! | [`config`] | `runtime.toml`, checked |
 //! | [`configuration`] | what handlers are configured with, secrets included |
 //! | [`source`] | where components come from: files, web servers, registries |
+//! | [`compiling`] | the child that compiles components |
+//! | [`manifest`] | what components say of themselves, and where |
 //! | [`registry`] | handlers: components under their configuration |
 //! | [`deployment`] | the handlers at work, and how they change meanwhile |
 //! | [`routing`] | which queues an event goes to |
@@ -21,6 +23,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod compiling;
 pub mod config;
 pub mod configuration;
 pub mod copies;
@@ -31,6 +34,7 @@ pub mod handler_log;
 pub mod http;
 pub mod invoke;
 pub mod latency;
+pub mod manifest;
 pub mod metrics;
 pub mod offline;
 mod postmortem;

@@ -3,9 +3,12 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use gristmill::cli::args::{Args, Client, Command, Global, LogFormat};
+use gristmill::compiling::{self, Program};
 use gristmill::config::{self, Color, Config};
+use gristmill::manifest::embed;
 use gristmill::progress::LogWriter;
 use gristmill::{check, cli, copies, invoke, offline, run, tls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -18,6 +21,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // Before there are threads, or anything else that a compiler has no use for.
+    if compiling::is_asked_for(std::env::args_os()) {
+        return gristmill_host::compile_as_child();
+    }
     let args = Args::parse();
     if let Err(error) = init_logs(&args.global) {
         eprint!("{}", cli::complaint(&error));
@@ -49,15 +56,18 @@ fn main() -> ExitCode {
 }
 
 async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let program = Program::this().context("cannot tell which program this is")?;
     match &args.command {
         Command::Run(run) => match load(&args.global) {
-            Ok(config) => run::run(run, args.global.config_path(), config).await,
+            Ok(config) => Box::pin(run::run(run, args.global.config_path(), config, &program)).await,
             Err(code) => Ok(code),
         },
-        Command::Check(_) => match load(&args.global) {
-            Ok(config) => check::check(&config).await,
+        Command::Check(check) => match load(&args.global) {
+            Ok(config) if check.components.is_empty() => check::check(&config, &program).await,
+            Ok(config) => check::components(&check.components, &config, &program).await,
             Err(code) => Ok(code),
         },
+        Command::Embed(args) => embed::embed(args),
         Command::Backup(backup) => match load(&args.global) {
             Ok(config) => copies::backup(backup, &config).await,
             Err(code) => Ok(code),
@@ -70,7 +80,7 @@ async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(config) => offline::state(state, &config).await,
             Err(code) => Ok(code),
         },
-        Command::Invoke(args) => invoke::invoke(args).await,
+        Command::Invoke(args) => invoke::invoke(args, &program).await,
         Command::Client(Client::Publish(publish)) if publish.offline => match load(&args.global) {
             Ok(config) => offline::publish(publish, &config).await,
             Err(code) => Ok(code),

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use gristmill_core::directory::DirectoryAccess;
 use gristmill_core::{DirectoryGrant, HandlerName, QueueName, Secret};
 use gristmill_host::{
-    Component, Configuration, Grants, Host, HostError, HostOptions, Interface, LoadError, LoadRequest, MAX_INSTANCES,
+    Compiler, Component, Configuration, Grants, Host, HostError, HostOptions, Interface, LoadError, LoadRequest,
+    MAX_INSTANCES,
 };
 use gristmill_queue::QueueOptions;
 use tracing::{error, info, warn};
@@ -20,6 +21,9 @@ use crate::source::{ComponentCache, Fetching, SourceError};
 
 /// Places in the pool for each call that may run at once: composed components take several.
 const PLACES: usize = 4;
+/// Places that there are in any case: handlers may come later, and two versions run side by side during a switch. They are
+/// address space, and no memory.
+const ROOM: usize = 1_000;
 
 /// A handler that can run.
 #[derive(Debug)]
@@ -65,6 +69,20 @@ pub enum HandlerError {
         component: String,
         /// Why.
         error: LoadError,
+    },
+    /// Its component is refused for lack of a grant, and its manifest says which one it wants.
+    #[error(
+        "handler `{handler}`: {component}: {error}\nits manifest wants what runtime.toml does not grant:\n    {wants}"
+    )]
+    Ungranted {
+        /// The handler.
+        handler: HandlerName,
+        /// Where its component comes from.
+        component: String,
+        /// Why.
+        error: LoadError,
+        /// The line that grants it.
+        wants: String,
     },
     /// It is to get several events at once, and cannot.
     #[error(
@@ -136,13 +154,13 @@ pub enum SetupError {
     Host(#[from] HostError),
 }
 
-/// A host with room for every handler's concurrency.
+/// A host with room for every handler's concurrency, for which `compiler` compiles.
 ///
 /// # Errors
 /// When the WebAssembly engine does not start, or the file of certificate authorities is of no use.
-pub fn host(config: &Config) -> Result<Host, SetupError> {
+pub fn host(config: &Config, compiler: Compiler) -> Result<Host, SetupError> {
     let wanted = config.handlers.iter().map(|handler| handler.concurrency * PLACES).sum::<usize>();
-    let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(MAX_INSTANCES);
+    let wanted = u32::try_from(wanted.max(ROOM)).unwrap_or(u32::MAX).min(MAX_INSTANCES);
     let read =
         |path: &PathBuf| std::fs::read(path).map_err(|error| SetupError::Unreadable { path: path.clone(), error });
     let options = HostOptions {
@@ -153,6 +171,7 @@ pub fn host(config: &Config) -> Result<Host, SetupError> {
         cache: code_cache(config),
         max_cache_size: config.host.code_cache_size,
         count_fuel: false,
+        compiler,
         authorities: config.ca_file.as_ref().map(read).transpose()?,
     };
     Host::new(options).map_err(|error| match (error, &config.ca_file) {
@@ -172,13 +191,18 @@ pub(crate) fn usual_cache() -> Option<PathBuf> {
 pub async fn load(host: &Host, config: &Config) -> Vec<Result<Arc<Handler>, HandlerError>> {
     let mut handlers = Vec::with_capacity(config.handlers.len());
     for handler in &config.handlers {
-        let loaded = match read(handler, config).await {
-            Ok(bytes) => load_version(host, handler, config, bytes).await,
-            Err(error) => Err(error),
-        };
-        handlers.push(loaded.map(Arc::new));
+        handlers.push(load_one(host, handler, config).await.map(Arc::new));
     }
     handlers
+}
+
+/// Loads one handler from its source.
+///
+/// # Errors
+/// When it cannot run.
+pub async fn load_one(host: &Host, config: &HandlerConfig, whole: &Config) -> Result<Handler, HandlerError> {
+    let bytes = read(config, whole).await?;
+    load_version(host, config, whole, bytes).await
 }
 
 /// The bytes of a handler's component, as its source has them.
@@ -229,7 +253,17 @@ pub async fn load_version(
             let configuration = Current::new(configuration);
             Ok(Handler { config: config.clone(), component, configuration })
         }
-        Err(error) => Err(HandlerError::Load { handler: name, component: config.component.to_string(), error }),
+        Err(error) => Err(refused(config, error)),
+    }
+}
+
+fn refused(config: &HandlerConfig, error: LoadError) -> HandlerError {
+    let (handler, component) = (config.name.clone(), config.component.to_string());
+    match (&error, config.wants.beyond(&config.grant).line()) {
+        (LoadError::EmitNotGranted | LoadError::StateNotGranted, Some(wants)) => {
+            HandlerError::Ungranted { handler, component, error, wants }
+        }
+        _ => HandlerError::Load { handler, component, error },
     }
 }
 

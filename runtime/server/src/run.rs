@@ -7,27 +7,29 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use gristmill_core::{Clock, QueueName, SystemClock, Timestamp};
-use gristmill_host::Host;
+use gristmill_host::{Compiler, Host};
 use gristmill_queue::{ListKeys, OnLoss, Publish, PublishStatus, Queue, QueueError, QueueStats, WhichKeys};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::cli::args::Run;
 use crate::cli::ndjson::Source;
 use crate::cli::screen::{self, Screen};
 use crate::cli::text::one_line;
+use crate::compiling::Program;
 use crate::config::Config;
+use crate::deployment::plugins::Folder;
 use crate::deployment::versions::Versions;
 use crate::deployment::watch::Watch;
-use crate::deployment::{Deployment, Look, Prepared};
+use crate::deployment::{Deployment, Look, Start};
 use crate::http::{Api, Readiness, Server};
 use crate::progress::Progress;
 use crate::report::{self, Baseline};
 use crate::routing::Router;
-use crate::{deployment, engine, registry};
+use crate::{engine, registry};
 
 /// How often an idle check looks at the queues.
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
@@ -38,22 +40,24 @@ const KEYS_AT_ONCE: usize = 1_000;
 ///
 /// # Errors
 /// When something cannot be started: the store, a component, the address.
-pub async fn run(args: &Run, path: &Path, config: Config) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &Run, path: &Path, config: Config, program: &Program) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let host = registry::host(&config)?;
+    let compiler = program.compiler(config.host.compile_time, config.host.compile_memory);
+    let host = registry::host(&config, Compiler::Child(compiler))?;
     let hangups = signal(SignalKind::hangup()).context("cannot listen to signals")?;
     let versions = Arc::new(Versions::of(&config));
     info!(handlers = config.handlers.len(), "loading");
     // Compiling may take long, and nothing is at stake yet.
-    let prepared = tokio::select! {
-        prepared = prepare(&host, &versions, &config) => prepared?,
+    let mut folder = Folder::of(&config);
+    let start = tokio::select! {
+        start = Start::prepare(&host, &versions, config.clone(), folder.as_mut()) => start?,
         () = signals.next("stopping") => return Ok(ExitCode::SUCCESS),
     };
     let on_loss = if args.accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
-    let queue = engine::open(&config, on_loss).await?;
+    let queue = engine::open(&start.config, on_loss).await?;
     let (grace, parts) = (config.shutdown_grace, (host, queue.clone(), versions));
-    let runtime = Runtime::start(config, parts, prepared).await?;
-    let reloading = tokio::spawn(reload(hangups, path.to_owned(), runtime.deployment.clone()));
+    let runtime = Runtime::start(start, parts).await?;
+    let reloading = tokio::spawn(reload(hangups, path.to_owned(), folder, runtime.deployment.clone()));
     let worked = tokio::select! {
         worked = runtime.work(args) => worked,
         () = signals.next("stopping; once more to stop at once") => Ok(0),
@@ -73,26 +77,8 @@ pub async fn run(args: &Run, path: &Path, config: Config) -> anyhow::Result<Exit
     Ok(if refused == 0 && is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn prepare(host: &Host, versions: &Arc<Versions>, config: &Config) -> anyhow::Result<Vec<Prepared>> {
-    let mut all = Vec::new();
-    let mut errors = Vec::new();
-    for prepared in deployment::prepare(host, versions, config).await {
-        match prepared {
-            Ok(prepared) => {
-                prepared.tell();
-                all.push(prepared);
-            }
-            Err(error) => errors.push(error.to_string()),
-        }
-    }
-    if !errors.is_empty() {
-        bail!("{}", errors.join("\nerror: "));
-    }
-    Ok(all)
-}
-
 /// Applies the configuration when it has changed, and at each signal, which means the secrets too.
-async fn reload(mut hangups: Signal, path: PathBuf, deployment: Deployment) {
+async fn reload(mut hangups: Signal, path: PathBuf, mut plugins: Option<Folder>, deployment: Deployment) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let name = path.file_name().map(OsStr::to_owned).unwrap_or_default();
     // Where a configuration is mounted, it may be a link to a folder that is replaced as a whole.
@@ -100,6 +86,7 @@ async fn reload(mut hangups: Signal, path: PathBuf, deployment: Deployment) {
         move |touched: &Path| touched.file_name().is_some_and(|touched| touched == name || touched == "..data");
     let watch = Watch::start([&*folder], is_ours);
     let mut read = Some(deployment.config().written.clone());
+    let mut is_told = false;
     loop {
         let is_signal = tokio::select! {
             hangup = hangups.recv() => match hangup {
@@ -112,6 +99,21 @@ async fn reload(mut hangups: Signal, path: PathBuf, deployment: Deployment) {
         if is_signal || now != read {
             read = now;
             deployment.reload(&path, if is_signal { Look::Everywhere } else { Look::WhereChanged }).await;
+        }
+        if let Some(folder) = &mut plugins {
+            let looked = tokio::task::block_in_place(|| folder.look());
+            match looked {
+                Ok(found) => {
+                    is_told = false;
+                    deployment.take_plugins(found).await;
+                }
+                // Once, and not every few seconds.
+                Err(error) if !is_told => {
+                    is_told = true;
+                    error!("plugins stay as they are: {error}");
+                }
+                Err(_) => {}
+            }
         }
         if is_signal {
             deployment.refresh_secrets().await;
@@ -134,15 +136,11 @@ struct Runtime {
 }
 
 impl Runtime {
-    async fn start(
-        config: Config,
-        parts: (Host, Arc<dyn Queue>, Arc<Versions>),
-        prepared: Vec<Prepared>,
-    ) -> anyhow::Result<Self> {
-        let (listen, queue) = (config.listen, parts.1.clone());
+    async fn start(start: Start, parts: (Host, Arc<dyn Queue>, Arc<Versions>)) -> anyhow::Result<Self> {
+        let (listen, queue) = (start.config.listen, parts.1.clone());
         let stats = queue.stats().await?;
-        warn_of_idle_queues(&config, &stats);
-        let deployment = Deployment::new(config, parts, &prepared).await?;
+        warn_of_idle_queues(&start.config, &stats);
+        let deployment = Deployment::new(&start, parts).await?;
         let readiness = Readiness::default();
         let api = Api {
             queue: queue.clone(),
@@ -157,8 +155,8 @@ impl Runtime {
         readiness.open();
         let capabilities = queue.capabilities();
         info!(url = %format_args!("http://{}", http.address()), engine = capabilities.engine, durability = %capabilities.durability,
-            handlers = prepared.len(), "ready");
-        deployment.begin(prepared).await;
+            handlers = start.prepared.len(), "ready");
+        deployment.begin(start.prepared).await;
         Ok(Self { deployment, baseline: Baseline::new(&stats), readiness, http })
     }
 

@@ -3,6 +3,8 @@
 //! Each `config-errors/NAME.toml` is rendered to `NAME.err` beside it. `UPDATE_GOLDEN=1 cargo test -p gristmill --test
 //! config` rewrites them; then read what changed.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers: whatever fails, fails the test")]
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
@@ -11,13 +13,16 @@ use std::time::Duration;
 
 use gristmill::config::{
     self, BucketConfig, CodeCache, Color, Config, ConfigErrors, ConfigValue, DurabilityKind, EngineKind, Granted,
-    HandlerConfig, HostConfig, QueueConfig,
+    HandlerConfig, HostConfig, PluginsConfig, QueueConfig,
 };
 use gristmill::source::Source;
 use gristmill_core::{Backoff, Pattern, QueueName, RetryPolicy, Secret, Subscription};
-use gristmill_host::{HostOptions, Instances, Interface, Limits};
+use gristmill_host::{ChildCompiler, HostOptions, Instances, Interface, Limits};
 use gristmill_queue::{EngineOptions, KeyOptions, OnDead, Payload, QueueOptions, Rate, Retention};
 use proptest::prelude::*;
+
+#[path = "config/manifests.rs"]
+mod manifests;
 
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -30,8 +35,11 @@ memory = "2GiB"
 max-instances = 100
 stack = "2MiB"
 max-component-size = "100MiB"
+compile-time = "90s"
+compile-memory = "4GiB"
 code-cache = "cache"
 code-cache-size = "2GiB"
+keep-versions = 100
 
 [http]
 listen = "[::1]:0"
@@ -47,6 +55,11 @@ cache = "1GiB"
 
 [log]
 retention = "7d"
+
+[plugins]
+dir = "more"
+allow-subscribe = ["${EVENT}", "com.acme.*"]
+require-digest = true
 
 [defaults]
 max-attempts = 0
@@ -153,16 +166,15 @@ fn pattern(text: &str) -> Option<Pattern> {
     Some(Pattern::new(text))
 }
 
-#[test]
-fn every_mistake_is_explained() {
-    let folder = PathBuf::from("tests/config-errors");
+/// Renders the errors of each `tests/FOLDER/NAME.toml`, which are to be as `NAME.err` says.
+fn golden<T>(folder: &str, check: impl Fn(&str, &Path) -> Result<T, ConfigErrors>) {
+    let folder = PathBuf::from("tests").join(folder);
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let files: BTreeSet<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     let mut different = Vec::new();
     for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
         let origin = Path::new(path.file_name().unwrap());
-        let errors =
-            config::parse_with(&fs::read_to_string(path).unwrap(), origin, &environment).expect_err("is wrong");
+        let Err(errors) = check(&fs::read_to_string(path).unwrap(), origin) else { panic!("{origin:?} is right") };
         assert!(!errors.problems().is_empty());
         assert!(errors.problems().is_sorted_by_key(|problem| problem.span().map(|span| span.start)), "{origin:?}");
         let rendered = errors.render(Color::Plain);
@@ -184,6 +196,11 @@ fn every_mistake_is_explained() {
 }
 
 #[test]
+fn every_mistake_is_explained() {
+    golden("config-errors", |text, origin| config::parse_with(text, origin, &environment));
+}
+
+#[test]
 fn every_key_is_read() {
     let config = parse(FULL).unwrap();
     assert_eq!(config.data_dir, Path::new("/var/lib/gristmill/queue"));
@@ -200,10 +217,18 @@ fn every_key_is_read() {
     };
     assert_eq!(config.queue, queue);
     assert_eq!(config.log_retention, Some(days(7)));
+    let plugins = PluginsConfig {
+        dir: Some("deploy/more".into()),
+        allow_subscribe: vec![Pattern::new("com.acme.done"), Pattern::new("com.acme.*")],
+        require_digest: true,
+    };
+    assert_eq!((&config.plugins, config.keep_versions), (&plugins, 100));
     let host = HostConfig {
         memory: 2 << 30,
         stack: 2 << 20,
         max_component_size: 100 << 20,
+        compile_time: Duration::from_secs(90),
+        compile_memory: 4 << 30,
         max_instances: Some(100),
         code_cache: CodeCache::Folder("deploy/cache".into()),
         code_cache_size: 2 << 30,
@@ -334,6 +359,8 @@ fn what_is_not_written_has_a_default() {
         memory: options.memory,
         stack: options.stack,
         max_component_size: options.max_component_size,
+        compile_time: ChildCompiler::DEFAULT_CPU,
+        compile_memory: ChildCompiler::DEFAULT_MEMORY,
         max_instances: None,
         code_cache: CodeCache::Usual,
         code_cache_size: options.max_cache_size,
@@ -348,6 +375,7 @@ fn what_is_not_written_has_a_default() {
     assert_eq!((limits, *instances), (&Limits::default(), Instances::Fresh));
     assert_eq!(*max_log_rate, Some(Rate { per_second: 100.0, burst: 1_000 }));
     assert_eq!(config.buckets, []);
+    assert_eq!((config.plugins, config.keep_versions), (PluginsConfig::default(), 5));
     assert_eq!(*queue, QueueOptions::default(), "the engine's defaults and those of the file are the same");
 }
 
@@ -508,6 +536,8 @@ const PARTS: &[&str] = &[
     "[[handler]]",
     "[handler]",
     "[queue]",
+    "[plugins]",
+    "dir",
     "[defaults]",
     "[runtime]",
     "handler",

@@ -130,7 +130,7 @@ impl Rig {
         let config = config::parse(&text, Path::new("runtime.toml")).unwrap_or_else(|errors| panic!("{errors}"));
         let inner = engine::open(&config, OnLoss::Refuse).await.unwrap();
         let queue = Arc::new(Meddled { inner, plan: Mutex::default() });
-        let host = registry::host(&config).unwrap();
+        let host = registry::host(&config, gristmill_host::Compiler::InProcess).unwrap();
         let handler = registry::load(&host, &config).await.remove(0).unwrap();
         let (phase, phases) = watch::channel(Phase::Running);
         let dispatcher = Dispatcher::new(

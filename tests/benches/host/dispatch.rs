@@ -73,7 +73,10 @@ pub(crate) fn open(store: Store, directory: &tempfile::TempDir) -> Arc<dyn Queue
 pub(crate) async fn handler(directory: &tempfile::TempDir, keys: &str) -> Arc<registry::Handler> {
     let text = format!("[[handler]]\nname = \"bench\"\nsubscribe = [{{ type = \"*\" }}]\n{keys}\n");
     let config = config::parse(&text, &directory.path().join("runtime.toml")).unwrap();
-    registry::load(&registry::host(&config).unwrap(), &config).await.remove(0).unwrap()
+    registry::load(&registry::host(&config, gristmill_host::Compiler::InProcess).unwrap(), &config)
+        .await
+        .remove(0)
+        .unwrap()
 }
 
 /// Sets it to work.

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use gristmill_core::{EntryId, QueueName, entry};
 use reqwest::Url;
 
+pub use super::embed::Embed;
 use super::event::EventFlags;
 pub use super::invoke::Invoke;
 use super::options::PublishFlags;
@@ -92,13 +93,15 @@ pub enum LogFormat {
 pub enum Command {
     /// Run the deployment: queue, handlers and HTTP
     Run(Run),
-    /// Check the configuration and every component it names, and run nothing
+    /// Check the configuration and every component it names, or some components under it, and run nothing
     Check(Check),
     /// Those that talk to a running runtime.
     #[command(flatten)]
     Client(Client),
     /// Run one component once on one event, without a queue
     Invoke(Invoke),
+    /// Put a manifest into a component, show it, or take it out
+    Embed(Embed),
     /// Copy the store: queues, entries and state
     Backup(Backup),
     /// Make a backup the store of a deployment that has none
@@ -186,8 +189,13 @@ pub struct Run {
 #[command(after_help = "\
 Examples:
   gristmill check
-  gristmill check --config shop/runtime.toml")]
-pub struct Check {}
+  gristmill check --config shop/runtime.toml
+  gristmill check plugins/resize.wasm                    what it would be in the folder of `[plugins]`")]
+pub struct Check {
+    /// Components to check as plugins of the deployment, with their manifests [default: those that the configuration names]
+    #[arg(value_name = "COMPONENT")]
+    pub components: Vec<PathBuf>,
+}
 
 /// `publish`.
 #[derive(Clone, Debug, clap::Args)]
@@ -423,6 +431,11 @@ mod tests {
         for line in [
             "gristmill run --config a.toml --until-idle --publish - --accept-loss",
             "gristmill check --config a.toml",
+            "gristmill check a.wasm b.wasm",
+            "gristmill embed a.wasm --manifest a.toml",
+            "gristmill embed a.wasm --manifest a.toml --output b.wasm",
+            "gristmill embed a.wasm --show",
+            "gristmill embed a.wasm --remove --output b.wasm",
             "gristmill publish events.ndjson --offline",
             "gristmill publish - --json --url http://localhost:1",
             "gristmill publish - --key k --dedupe-key d --priority 255 --delay 5s --ttl 1h --on-duplicate refuse",
@@ -461,6 +474,10 @@ mod tests {
     fn contradictions_are_wrong_usage() {
         for line in [
             "gristmill backup",
+            "gristmill embed a.wasm",
+            "gristmill embed a.wasm --manifest a.toml --show",
+            "gristmill embed a.wasm --manifest a.toml --remove",
+            "gristmill embed a.wasm --show --output b.wasm",
             "gristmill restore --offline copy",
             "gristmill state list --offline --prefix a",
             "gristmill state set --offline prices apple",

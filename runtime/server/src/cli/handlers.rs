@@ -12,7 +12,8 @@ use super::runtime::Runtime;
 use super::screen::{Screen, print};
 use super::table::{Column, Table};
 use super::text::{age, block, one_line, short, short_digest};
-use crate::http::model::{Deployed, Handler, Origin, RolledBack};
+use crate::http::model::{Deployed, Handler, Origin, RolledBack, WrongPlugin};
+use crate::shadow::selection::Selection;
 
 /// `handlers`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,6 +33,7 @@ pub struct Handlers {
 Examples:
   gristmill deploy resize target/wasm32-wasip2/release/resize.wasm
   gristmill rollback resize                               if that was a mistake
+  gristmill deploy resize resize.wasm --shadow last:500 --require-same
 
 Calls that are going on end on the version that began them. The version stays over a restart, until the handler's own
 `component` changes.")]
@@ -44,6 +46,16 @@ pub struct Deploy {
     /// Let it take over at once, even if the handler's `canary` lets new versions have a share of the deliveries first
     #[arg(long)]
     pub now: bool,
+    /// Run stored events through the current version and the new one first, and show where they differ: `last:N` for the
+    /// last N that came, or `dead` for the dead letters. Nothing that they do has an effect
+    #[arg(long, value_name = "EVENTS")]
+    pub shadow: Option<Selection>,
+    /// Deploy only if no event differs
+    #[arg(long, requires = "shadow")]
+    pub require_same: bool,
+    /// Deploy only if no more than so many of a hundred events differ
+    #[arg(long, value_name = "PERCENT", requires = "shadow", conflicts_with = "require_same")]
+    pub max_different: Option<f64>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -73,7 +85,7 @@ Examples:
   gristmill status
   gristmill status --json | jq .config.error
 
-Exit status: 1 where the configuration as it is written is refused.")]
+Exit status: 1 where the configuration as it is written, or a plugin, is refused.")]
 pub struct Status {
     /// Print JSON
     #[arg(long)]
@@ -100,7 +112,14 @@ pub(super) async fn handlers(
 pub(super) async fn deploy(runtime: &Runtime, args: &Deploy, screen: Screen) -> anyhow::Result<ExitCode> {
     let path = &args.component;
     let component = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    tell(&runtime.deploy(&args.handler, component, args.now).await?, args.json, screen)
+    let manner = [
+        args.now.then(|| ("now", "true".to_owned())),
+        args.shadow.map(|selection| ("shadow", selection.to_string())),
+        args.require_same.then(|| ("require_same", "true".to_owned())),
+        args.max_different.map(|percent| ("max_different", percent.to_string())),
+    ];
+    let manner: Vec<_> = manner.into_iter().flatten().collect();
+    tell(&runtime.deploy(&args.handler, component, &manner).await?, args.json, screen)
 }
 
 pub(super) async fn roll_back(runtime: &Runtime, args: &Rollback, screen: Screen) -> anyhow::Result<ExitCode> {
@@ -111,6 +130,9 @@ fn tell(deployed: &Deployed, json: bool, screen: Screen) -> anyhow::Result<ExitC
     if json {
         screen.json(deployed)?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(comparison) = &deployed.shadow {
+        print(&comparison.render(screen))?;
     }
     let (now, before) = (short_digest(&deployed.current.digest), short_digest(&deployed.before));
     if let Some(canary) = &deployed.canary {
@@ -134,7 +156,8 @@ pub(super) async fn status(
     now: Timestamp,
 ) -> anyhow::Result<ExitCode> {
     let status = runtime.status().await?;
-    let code = if status.config.error.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let is_well = status.config.error.is_none() && status.plugins.is_empty();
+    let code = if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if args.json {
         screen.json(&status)?;
         return Ok(code);
@@ -156,6 +179,9 @@ pub(super) async fn status(
     }
     for setting in &status.config.needs_restart {
         eprintln!("{} has changed, and needs a restart to take effect", one_line(setting));
+    }
+    for WrongPlugin { error, .. } in &status.plugins {
+        eprintln!("{}", block(&format!("a plugin is not loaded:\n{error}"), ""));
     }
     if let Some(refused) = &status.config.error {
         let ago = age(now, refused.at.0);

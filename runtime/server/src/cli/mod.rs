@@ -2,6 +2,7 @@
 
 pub mod args;
 mod dead;
+pub mod embed;
 mod entries;
 mod event;
 pub mod handlers;

@@ -112,11 +112,11 @@ impl Runtime {
         &self,
         handler: &HandlerName,
         component: Vec<u8>,
-        now: bool,
+        manner: &[(&str, String)],
     ) -> anyhow::Result<Deployed> {
         let mut url = self.url(&["handlers", handler.as_str(), "component"])?;
-        if now {
-            url.query_pairs_mut().append_pair("now", "true");
+        if !manner.is_empty() {
+            url.query_pairs_mut().extend_pairs(manner);
         }
         // To compile takes as long as the runtime lets it.
         let request = self.http.put(url).timeout(DEPLOY_TIMEOUT).header(header::CONTENT_TYPE, "application/wasm");

@@ -144,7 +144,8 @@ fn section(heading: &str, text: &str) -> String {
     format!("{heading}\n{}", block(text, INDENT))
 }
 
-fn fields<'a>(indent: &str, fields: impl IntoIterator<Item = (&'a str, String)>) -> String {
+/// A line for each, its name in front.
+pub(crate) fn fields<'a>(indent: &str, fields: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let fields: Vec<_> = fields.into_iter().collect();
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     fields.iter().map(|(name, value)| format!("{indent}{name:width$}  {}\n", one_line(value))).collect()

@@ -15,11 +15,11 @@ use super::{ConfigValue, Shared};
 const EXAMPLE: &str = "config = { width = \"640\", api-key = { env = \"API_KEY\" } }";
 const SECRET: &str = "a secret is { env = \"API_KEY\" } or { file = \"secrets/api-key\" }";
 
-/// Reads `config`.
+/// Reads `config`. Without `shared` there are no secrets in it.
 pub(super) fn configured(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
-    shared: &Shared<'_>,
+    shared: Option<&Shared<'_>>,
 ) -> Option<BTreeMap<String, ConfigValue>> {
     let Some(members) = entry.members() else {
         reader.wrong_type(entry, "a table", &format!("for example: {EXAMPLE}"));
@@ -39,20 +39,29 @@ pub(super) fn configured(
     Some(values)
 }
 
-fn value(reader: &mut Reader<'_>, key: &str, member: &Entry<'_>, shared: &Shared<'_>) -> Option<ConfigValue> {
+fn value(reader: &mut Reader<'_>, key: &str, member: &Entry<'_>, shared: Option<&Shared<'_>>) -> Option<ConfigValue> {
     let text = match member.value.get_ref() {
         DeValue::String(_) => reader.string(member, "\"640\"")?.value,
         DeValue::Integer(number) => decimal(number)?,
         DeValue::Float(number) => number.as_str().to_owned(),
         DeValue::Boolean(value) => value.to_string(),
         DeValue::Table(_) => {
+            let Some(shared) = shared else {
+                let message = format!("{} in `config` must be text: a manifest has no secrets", quoted(key));
+                let problem = Problem::new(message, member.span(), "expected text, a number, true or false");
+                reader.report(problem.help("runtime.toml has them: in `config` of the `[[handler]]`"));
+                return None;
+            };
             let table = reader.table(member, &keys::SECRET)?;
             return secret(reader, key, &table, shared);
         }
         DeValue::Array(_) | DeValue::Datetime(_) => {
             let message = format!("{} in `config` must be text, not {}", quoted(key), member.found());
             let problem = Problem::new(message, member.span(), "expected text, a number, true or false");
-            reader.report(problem.help(format!("write it as text, such as JSON, in quotes; {SECRET}")));
+            reader.report(problem.help(match shared {
+                Some(_) => format!("write it as text, such as JSON, in quotes; {SECRET}"),
+                None => String::from("write it as text, such as JSON, in quotes"),
+            }));
             return None;
         }
     };

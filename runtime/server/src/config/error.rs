@@ -149,7 +149,8 @@ impl Problem {
         Self { place: Some(place), ..Self::without_place(message.into()) }
     }
 
-    fn without_place(message: String) -> Self {
+    /// One that no line of the text is to blame for.
+    pub(super) fn without_place(message: String) -> Self {
         Self { message, place: None, context: Vec::new(), help: Vec::new(), basis: Basis::Written }
     }
 

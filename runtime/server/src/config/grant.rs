@@ -21,11 +21,11 @@ const HTTP: &str = "[\"GET,POST https://api.example.com\"]";
 const BUCKET: &str = "\"thumbnails\"";
 const MAX_BYTES: Allowed<u64> = Allowed::unlimited(1 << 10..=1 << 44, 1 << 30);
 
-/// Reads `grant` of a handler; paths start from `folder`.
-pub(super) fn grant(reader: &mut Reader<'_>, table: &Table<'_>, folder: &Path) -> Granted {
-    let Some(entry) = table.entry("grant") else { return Granted::default() };
+/// Reads a grant, which is `grant` of a handler or `wants` of a manifest; paths start from `folder`.
+pub(super) fn grant(reader: &mut Reader<'_>, table: &Table<'_>, key: &'static str, folder: &Path) -> Granted {
+    let Some(entry) = table.entry(key) else { return Granted::default() };
     let Some(grant) = reader.table(&entry, &keys::GRANT) else {
-        reader.wrong_type(&entry, "a table", &format!("for example: grant = {{ emit = {EMIT}, state = {STATE} }}"));
+        reader.wrong_type(&entry, "a table", &format!("for example: {key} = {{ emit = {EMIT}, state = {STATE} }}"));
         return Granted::default();
     };
     Granted {

@@ -15,7 +15,7 @@ use super::reader::{Entry, Reader, Table, Text};
 use super::setting::Setting;
 use super::suggest::{both, either, normal, quoted};
 use super::values::Allowed;
-use super::{DEFAULT_BATCH_SIZE, HandlerConfig, Shared};
+use super::{ConfigValue, DEFAULT_BATCH_SIZE, Granted, HandlerConfig, Shared};
 use crate::source::{Source, Unusable};
 
 const BATCH_SIZE: Allowed<u32> = Allowed::within(1..=1_000, DEFAULT_BATCH_SIZE);
@@ -28,15 +28,44 @@ const DIGEST_DIGITS: usize = 64;
 /// Names in an event's JSON that are no attributes; `specversion` is the same in every event.
 const NO_ATTRIBUTES: [&str; 3] = ["data", "data_base64", "specversion"];
 
-/// Reads every `[[handler]]`, each over the defaults.
-pub(super) fn all(reader: &mut Reader<'_>, root: &Table<'_>, shared: &Shared<'_>) -> Vec<HandlerConfig> {
+/// Every `[[handler]]`.
+#[derive(Default)]
+pub(super) struct Handlers {
+    /// Those that need no component from the plugins folder, each over the defaults.
+    pub(super) whole: Vec<HandlerConfig>,
+    /// All of them, as they were written.
+    pub(super) written: Vec<Written>,
+}
+
+/// One `[[handler]]` as it was written; a manifest may say what it does not.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) name: HandlerName,
+    /// Where it begins, from 1; 0: nowhere.
+    pub(super) line: usize,
+    /// `None`: it is expected from the plugins folder.
+    pub(super) component: Option<Source>,
+    pub(super) digest: Option<String>,
+    pub(super) interface: Option<Interface>,
+    pub(super) subscribe: Option<Vec<Subscription>>,
+    pub(super) batch_size: Option<u32>,
+    pub(super) ordering_key: Option<String>,
+    pub(super) config: BTreeMap<String, ConfigValue>,
+    pub(super) grant: Granted,
+    pub(super) limits: Limits,
+}
+
+/// Reads every `[[handler]]`.
+pub(super) fn all(reader: &mut Reader<'_>, root: &Table<'_>, shared: &Shared<'_>) -> Handlers {
     let Some(entry) = root.entry("handler") else {
-        reader.report(no_handlers(reader.end_of_first_line()));
-        return Vec::new();
+        if !shared.has_plugins {
+            reader.report(no_handlers(reader.end_of_first_line()));
+        }
+        return Handlers::default();
     };
-    let entries = tables(reader, &entry);
+    let entries = tables(reader, &entry, shared);
     let mut names: Vec<(HandlerName, Range<usize>)> = Vec::new();
-    let mut handlers = Vec::new();
+    let mut handlers = Handlers::default();
     for table in &entries {
         let name = reader.setting(table, "name", name);
         if let Setting::Written { value, span } = &name {
@@ -46,18 +75,20 @@ pub(super) fn all(reader: &mut Reader<'_>, root: &Table<'_>, shared: &Shared<'_>
                 names.push((value.clone(), span.clone()));
             }
         }
-        handlers.extend(one(reader, table, name, shared));
+        let Some(written) = one(reader, table, name, shared) else { continue };
+        handlers.whole.extend(written.whole(shared));
+        handlers.written.push(written);
     }
     handlers
 }
 
-fn tables<'t>(reader: &mut Reader<'_>, entry: &Entry<'t>) -> Vec<Table<'t>> {
+fn tables<'t>(reader: &mut Reader<'_>, entry: &Entry<'t>, shared: &Shared<'_>) -> Vec<Table<'t>> {
     const HELP: &str = "write `[[handler]]`, with two brackets, above the keys of each handler";
     let Some(items) = entry.items() else {
         reader.wrong_type(entry, "a list of tables", HELP);
         return Vec::new();
     };
-    if items.is_empty() {
+    if items.is_empty() && !shared.has_plugins {
         reader.report(no_handlers(entry.span()));
     }
     let tables = items.iter().filter_map(|item| {
@@ -70,51 +101,105 @@ fn tables<'t>(reader: &mut Reader<'_>, entry: &Entry<'t>) -> Vec<Table<'t>> {
     tables.collect()
 }
 
-fn one(
-    reader: &mut Reader<'_>,
-    table: &Table<'_>,
-    name: Setting<HandlerName>,
-    shared: &Shared<'_>,
-) -> Option<HandlerConfig> {
-    report_missing(reader, table, &name);
+fn one(reader: &mut Reader<'_>, table: &Table<'_>, name: Setting<HandlerName>, shared: &Shared<'_>) -> Option<Written> {
+    report_missing(reader, table, &name, shared);
     let component = reader.setting(table, "component", component);
+    let limits = Limits::read(reader, table);
     let digest = reader.setting(table, "digest", digest);
     expect_digest(reader, &component, &digest);
-    let interface = reader.setting(table, "interface", |reader, entry| {
-        reader.choice(entry, &Interface::ALL.map(|interface| (interface.name(), interface)))
-    });
-    let subscribe = reader.setting(table, "subscribe", subscribe);
-    let config = reader.setting(table, "config", |reader, entry| configured(reader, entry, shared));
-    let granted = grant::grant(reader, table, shared.folder);
-    let batch_size = reader
-        .setting(table, "batch-size", |reader, entry| reader.integer(entry, &BATCH_SIZE, |count| count.to_string()));
-    let ordering_key = reader.setting(table, "ordering-key", ordering_key);
-    let limits = Limits::read(reader, table).over(&shared.defaults);
-    limits.check(reader, shared.max_event_size.as_ref(), shared.memory.as_ref());
-    Some(HandlerConfig {
-        name: name.value()?,
-        component: match component.value()? {
+    let written = Written {
+        digest: digest.value(),
+        interface: interface(reader, table).value(),
+        subscribe: reader.setting(table, "subscribe", subscribe).value().map(without_places),
+        config: reader
+            .setting(table, "config", |reader, entry| configured(reader, entry, Some(shared)))
+            .value_or(BTreeMap::new()),
+        grant: grant::grant(reader, table, "grant", shared.folder),
+        batch_size: batch_size(reader, table).value(),
+        ordering_key: reader.setting(table, "ordering-key", ordering_key).value(),
+        component: component.value().map(|component| match component {
             Source::Path(path) => Source::Path(shared.folder.join(path)),
             remote => remote,
-        },
-        digest: digest.value(),
-        interface: interface.value(),
-        subscribe: subscribe.value()?,
-        concurrency: limits.concurrency(),
-        batch_size: batch_size.value(),
-        limits: limits.call(shared.max_event_size.as_ref().map_or(0, |size| size.value)),
-        instances: limits.instances(),
-        queue: limits.queue(ordering_key.value()),
-        max_log_rate: limits.max_log_rate(),
-        canary: limits.canary(),
-        breaker: limits.breaker(),
-        config: config.value_or(BTreeMap::new()),
-        grant: granted,
+        }),
+        line: reader.line_and_column(&table.span).0,
+        limits,
+        name: name.value()?,
+    };
+    let limits = written.limits.over(&shared.defaults);
+    limits.check(reader, shared.max_event_size.as_ref(), shared.memory.as_ref());
+    Some(written)
+}
+
+impl Written {
+    /// Nothing at all.
+    pub(super) fn nothing(name: HandlerName) -> Self {
+        Self {
+            name,
+            line: 0,
+            component: None,
+            digest: None,
+            interface: None,
+            subscribe: None,
+            batch_size: None,
+            ordering_key: None,
+            config: BTreeMap::new(),
+            grant: Granted::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// The handler, if it needs no component from the plugins folder.
+    fn whole(&self, shared: &Shared<'_>) -> Option<HandlerConfig> {
+        let (component, subscribe) = (self.component.clone()?, self.subscribe.clone()?);
+        let max_event_size = shared.max_event_size.as_ref().map_or(0, |size| size.value);
+        Some(self.handler(component, subscribe, &self.limits.over(&shared.defaults), max_event_size))
+    }
+
+    /// The handler with `limits`, the defaults among them.
+    pub(super) fn handler(
+        &self,
+        component: Source,
+        subscribe: Vec<Subscription>,
+        limits: &Limits,
+        max_event_size: u64,
+    ) -> HandlerConfig {
+        HandlerConfig {
+            name: self.name.clone(),
+            component,
+            digest: self.digest.clone(),
+            interface: self.interface,
+            subscribe,
+            concurrency: limits.concurrency(),
+            batch_size: self.batch_size,
+            limits: limits.call(max_event_size),
+            instances: limits.instances(),
+            queue: limits.queue(self.ordering_key.clone()),
+            max_log_rate: limits.max_log_rate(),
+            canary: limits.canary(),
+            breaker: limits.breaker(),
+            config: self.config.clone(),
+            grant: self.grant.clone(),
+            wants: Granted::default(),
+        }
+    }
+}
+
+/// Reads `interface`.
+pub(super) fn interface(reader: &mut Reader<'_>, table: &Table<'_>) -> Setting<Interface> {
+    reader.setting(table, "interface", |reader, entry| {
+        reader.choice(entry, &Interface::ALL.map(|interface| (interface.name(), interface)))
     })
 }
 
-fn report_missing(reader: &mut Reader<'_>, table: &Table<'_>, name: &Setting<HandlerName>) {
-    let missing: Vec<&str> = REQUIRED.into_iter().filter(|key| table.entry(key).is_none()).collect();
+/// Reads `batch-size`.
+pub(super) fn batch_size(reader: &mut Reader<'_>, table: &Table<'_>) -> Setting<u32> {
+    reader.setting(table, "batch-size", |reader, entry| reader.integer(entry, &BATCH_SIZE, |count| count.to_string()))
+}
+
+fn report_missing(reader: &mut Reader<'_>, table: &Table<'_>, name: &Setting<HandlerName>, shared: &Shared<'_>) {
+    let comes_from_folder = shared.has_plugins && table.entry("component").is_none();
+    let required = if comes_from_folder { &REQUIRED[..1] } else { &REQUIRED[..] };
+    let missing: Vec<&str> = required.iter().copied().filter(|key| table.entry(key).is_none()).collect();
     if missing.is_empty() {
         return;
     }
@@ -207,7 +292,7 @@ fn digest(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
 }
 
 /// The name of an attribute or an extension.
-fn ordering_key(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
+pub(super) fn ordering_key(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
     const HELP: &str = "name an attribute of the event, such as \"subject\", or an extension: a-z and 0-9";
     let text = reader.string(entry, "\"subject\"")?;
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -226,7 +311,8 @@ fn ordering_key(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
     Some(text.value)
 }
 
-fn subscribe(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Vec<Subscription>> {
+/// Reads `subscribe`: each subscription, and where it was written.
+pub(super) fn subscribe(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Vec<(Subscription, Range<usize>)>> {
     let items = reader.list(entry, SUBSCRIBE)?;
     if items.is_empty() {
         let problem =
@@ -234,8 +320,13 @@ fn subscribe(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Vec<Subscript
         reader.report(problem.help(format!("for example: subscribe = {SUBSCRIBE}; `*` stands for any characters")));
         return None;
     }
-    let subscriptions: Vec<_> = items.iter().map(|item| subscription(reader, item)).collect();
+    let subscriptions: Vec<_> =
+        items.iter().map(|item| subscription(reader, item).map(|subscription| (subscription, item.span()))).collect();
     subscriptions.into_iter().collect()
+}
+
+fn without_places(subscriptions: Vec<(Subscription, Range<usize>)>) -> Vec<Subscription> {
+    subscriptions.into_iter().map(|(subscription, _)| subscription).collect()
 }
 
 fn subscription(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Subscription> {

@@ -19,8 +19,8 @@ pub(super) struct Keys {
 /// The file itself.
 pub(super) const ROOT: Keys = Keys {
     title: "the top level",
-    known: &["runtime", "http", "http-client", "queue", "log", "defaults", "handler", "bucket"],
-    later: &["plugins"],
+    known: &["runtime", "http", "http-client", "queue", "log", "defaults", "plugins", "handler", "bucket"],
+    later: &[],
 };
 /// `[runtime]`.
 pub(super) const RUNTIME: Keys = Keys {
@@ -32,8 +32,11 @@ pub(super) const RUNTIME: Keys = Keys {
         "max-instances",
         "stack",
         "max-component-size",
+        "compile-time",
+        "compile-memory",
         "code-cache",
         "code-cache-size",
+        "keep-versions",
     ],
     later: &[],
 };
@@ -49,6 +52,9 @@ pub(super) const QUEUE: Keys = Keys {
 };
 /// `[log]`.
 pub(super) const LOG: Keys = Keys { title: "[log]", known: &["retention"], later: &[] };
+/// `[plugins]`.
+pub(super) const PLUGINS: Keys =
+    Keys { title: "[plugins]", known: &["dir", "allow-subscribe", "require-digest"], later: &[] };
 /// What `[defaults]` says for all handlers, and a `[[handler]]` for itself.
 const SHARED: [&str; 33] = [
     "max-attempts",
@@ -102,6 +108,42 @@ const OWN_AND_SHARED: [&str; OWN.len() + SHARED.len()] = {
 pub(super) const DEFAULTS: Keys = Keys { title: "[defaults]", known: &SHARED, later: &[] };
 /// `[[handler]]`.
 pub(super) const HANDLER: Keys = Keys { title: "[[handler]]", known: &OWN_AND_SHARED, later: &[] };
+/// The manifest of a component. What is not among them and `[[handler]]` has, is runtime.toml's to say: what paths and
+/// grants are, what the queue keeps, and what publishers would feel.
+pub(super) const MANIFEST: Keys = Keys {
+    title: "a manifest",
+    known: &[
+        "description",
+        "subscribe",
+        "ordering-key",
+        "batch-size",
+        "interface",
+        "wants",
+        "config",
+        "max-attempts",
+        "timeout",
+        "memory",
+        "concurrency",
+        "max-state-writes",
+        "max-state-bytes",
+        "max-emits",
+        "max-emit-bytes",
+        "max-log-bytes",
+        "max-log-rate",
+        "max-result-bytes",
+        "max-call-bytes",
+        "max-handles",
+        "instances",
+        "reuse-events",
+        "reuse-for",
+        "key-concurrency",
+        "rate",
+        "key-rate",
+        "time-to-live",
+        "max-age",
+    ],
+    later: &[],
+};
 /// `backoff`.
 pub(super) const BACKOFF: Keys = Keys { title: "backoff", known: &["base", "factor", "max", "jitter"], later: &[] };
 /// `canary`.
@@ -127,7 +169,7 @@ pub(super) const BUCKET: Keys = Keys { title: "[[bucket]]", known: &["name", "ma
 pub(super) const SUBSCRIBE: Keys = Keys { title: "subscribe", known: &["type", "source", "subject"], later: &[] };
 
 /// Where a misplaced key may belong.
-const HOMES: [&Keys; 7] = [&RUNTIME, &HTTP, &HTTP_CLIENT, &QUEUE, &LOG, &DEFAULTS, &HANDLER];
+const HOMES: [&Keys; 8] = [&RUNTIME, &HTTP, &HTTP_CLIENT, &QUEUE, &LOG, &DEFAULTS, &PLUGINS, &HANDLER];
 /// A line of a list of keys is about this long.
 const LIST_WIDTH: usize = 90;
 
@@ -144,6 +186,9 @@ impl Keys {
                     .help(self.allowed()),
             );
         }
+        if self.title == MANIFEST.title && HANDLER.known.contains(&key) {
+            return Some(self.not_a_manifests(key, span));
+        }
         let homes: Vec<&str> = HOMES.iter().filter(|home| home.known.contains(&key)).map(|home| home.title).collect();
         let suggestion = closest(key, self.known);
         let label = match (suggestion, homes.is_empty()) {
@@ -154,12 +199,26 @@ impl Keys {
         Some(Problem::new(format!("unknown key {shown} {}", self.place()), span, label).help(self.allowed()))
     }
 
+    /// What a handler has, and a manifest has not.
+    fn not_a_manifests(&self, key: &str, span: Range<usize>) -> Problem {
+        let label = match key {
+            "grant" => "did you mean `wants`? Only runtime.toml grants",
+            "name" | "component" => "the file's own name says it",
+            _ => "runtime.toml says it, in `[[handler]]`",
+        };
+        Problem::new(format!("`{key}` cannot be set by a manifest"), span, label).help(self.allowed())
+    }
+
     fn is_root(&self) -> bool {
         self.title == ROOT.title
     }
 
+    fn shown(&self) -> String {
+        if self.is_root() || self.title == MANIFEST.title { self.title.to_owned() } else { format!("`{}`", self.title) }
+    }
+
     fn place(&self) -> String {
-        if self.is_root() { format!("at {}", self.title) } else { format!("in `{}`", self.title) }
+        format!("{} {}", if self.is_root() { "at" } else { "in" }, self.shown())
     }
 
     /// `key` and where it stands; of a table, its name says so.
@@ -168,8 +227,7 @@ impl Keys {
     }
 
     fn allowed(&self) -> String {
-        let title = if self.is_root() { self.title.to_owned() } else { format!("`{}`", self.title) };
-        let mut allowed = format!("{title} allows");
+        let mut allowed = format!("{} allows", self.shown());
         let mut width = allowed.len();
         for (i, key) in self.known.iter().enumerate() {
             let word = self.written(key);

@@ -10,6 +10,7 @@ use gristmill_queue::{MAX_KEY_LEN, QueueOptions, Rate};
 
 use super::error::Problem;
 use super::keys;
+use super::lowered::{ATTEMPTS, COUNT, DURATION, Judge, Layers, RATE, SIZE};
 use super::options::{QueueKeys, rate};
 use super::reader::{Reader, Table};
 use super::rollout::{BreakerOptions, CanaryOptions, RolloutKeys};
@@ -36,7 +37,7 @@ const MAX: Allowed<Duration> = Allowed::within(DELAYS, Duration::from_hours(1));
 const JITTER: Allowed<f64> = Allowed::within(0.0..=1.0, 0.2);
 
 /// What was written of the keys that a handler shares with `[defaults]`.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Limits {
     max_attempts: Setting<u32>,
     lease: Setting<Duration>,
@@ -51,7 +52,7 @@ pub(super) struct Limits {
 }
 
 /// What was written of `backoff`.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct BackoffKeys {
     base: Setting<Duration>,
     factor: Setting<f64>,
@@ -109,6 +110,17 @@ impl Limits {
 
     pub(super) fn breaker(&self) -> Option<BreakerOptions> {
         self.rollout.breaker()
+    }
+
+    /// Judges what a manifest says of them. What it may not say at all was reported when it was read.
+    pub(super) fn judge(layers: &Layers<'_, Self>, judge: &mut Judge<'_>) {
+        judge.judge("max-attempts", &layers.of(|limits| &limits.max_attempts), MAX_ATTEMPTS.default, &ATTEMPTS);
+        judge.judge("timeout", &layers.of(|limits| &limits.timeout), TIMEOUT.default, &DURATION);
+        judge.judge("memory", &layers.of(|limits| &limits.memory), MEMORY.default, &SIZE);
+        judge.judge("concurrency", &layers.of(|limits| &limits.concurrency), CONCURRENCY.default, &COUNT);
+        judge.judge("max-log-rate", &layers.of(|limits| &limits.max_log_rate), Some(MAX_LOG_RATE), &RATE);
+        SandboxKeys::judge(&layers.of(|limits| &limits.sandbox), judge);
+        QueueKeys::judge(&layers.of(|limits| &limits.queue), judge);
     }
 
     /// Reports the contradictions among what counts for one handler.

@@ -18,6 +18,11 @@
 //! | `options` | those of them that say how a queue treats its entries |
 //! | `rollout` | those of them that say how far a version is trusted |
 //! | `handler` | `[[handler]]` |
+//! | `plugins` | `[plugins]` |
+//! | [`mod@manifest`] | what a component says of itself |
+//! | `lowered` | what of it is less than the defaults, and what is not |
+//! | [`mod@plugin`] | the handler that a component of the plugins folder becomes |
+//! | `wants` | what a component wants, and was not granted |
 //! | `configured` | `config` of a handler |
 //! | `grant` | what a handler may do, and `[[bucket]]` |
 //! | `surroundings` | those grants that are about the machine and the network |
@@ -32,6 +37,8 @@ use gristmill_host::{Instances, Interface, Limits};
 use gristmill_queue::{QueueOptions, Rate};
 
 pub use self::error::{Color, ConfigErrors, Problem};
+pub use self::manifest::Manifest;
+pub use self::plugin::Plugin;
 use self::reader::Reader;
 pub use self::rollout::{BreakerOptions, CanaryOptions};
 pub(crate) use self::suggest::quoted;
@@ -44,7 +51,11 @@ mod grant;
 mod handler;
 mod keys;
 mod limits;
+mod lowered;
+pub mod manifest;
 mod options;
+pub mod plugin;
+mod plugins;
 mod reader;
 mod rollout;
 mod sandbox;
@@ -54,6 +65,7 @@ mod suggest;
 mod surroundings;
 mod syntax;
 mod values;
+mod wants;
 
 /// Looks up a variable of the environment; `None` when it is not set.
 pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
@@ -83,7 +95,7 @@ pub fn parse(text: &str, origin: &Path) -> Result<Config, ConfigErrors> {
 /// With every problem in `text`.
 pub fn parse_with(text: &str, origin: &Path, environment: &Environment<'_>) -> Result<Config, ConfigErrors> {
     let (tree, syntax) = syntax::parse(text);
-    let mut reader = Reader::new(text, environment);
+    let mut reader = Reader::new(text, Some(environment));
     let config = read(&mut reader, &tree, origin);
     let problems = syntax::merge(text, syntax, reader.into_problems());
     if problems.is_empty() { Ok(config) } else { Err(ConfigErrors::new(origin, text, problems)) }
@@ -92,16 +104,18 @@ pub fn parse_with(text: &str, origin: &Path, environment: &Environment<'_>) -> R
 /// What the tree says; where the reader found a problem, a default stands in.
 fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, origin: &Path) -> Config {
     let folder = origin.parent().unwrap_or(Path::new(""));
-    let root = reader.root(tree);
+    let root = reader.root(tree, &keys::ROOT);
     let runtime = sections::runtime(reader, &root);
     let listen = sections::http(reader, &root);
     let ca_file = sections::http_client(reader, &root, folder);
     let queue = sections::queue(reader, &root);
     let log_retention = sections::log(reader, &root);
+    let plugins = plugins::plugins(reader, &root, folder);
     let shared = Shared {
         defaults: limits::defaults(reader, &root),
         max_event_size: queue.max_event_size(),
         memory: runtime.memory(),
+        has_plugins: root.entry("plugins").is_some_and(|plugins| plugins.has("dir")),
         origin,
         folder,
     };
@@ -111,13 +125,16 @@ fn read(reader: &mut Reader<'_>, tree: &syntax::Tree<'_>, origin: &Path) -> Conf
         written: gristmill_host::digest(reader.text().as_bytes()),
         data_dir: runtime.data_dir(folder),
         shutdown_grace: runtime.shutdown_grace(),
+        keep_versions: runtime.keep_versions(),
         host: runtime.host(folder),
         listen,
         ca_file,
         queue: queue.config(),
         log_retention,
-        handlers,
+        handlers: handlers.whole,
+        plugins,
         buckets,
+        base: plugin::Base::new(origin, shared.defaults, queue.config().max_event_size, handlers.written),
     }
 }
 
@@ -127,6 +144,8 @@ struct Shared<'a> {
     max_event_size: Option<setting::Effective<u64>>,
     /// Of all instances together.
     memory: Option<setting::Effective<u64>>,
+    /// Whether components may come from a folder.
+    has_plugins: bool,
     /// What messages call the file.
     origin: &'a Path,
     /// Paths start here.
@@ -152,10 +171,27 @@ pub struct Config {
     pub queue: QueueConfig,
     /// For how long published events are kept in the log. Default: there is no log.
     pub log_retention: Option<Duration>,
-    /// Every `[[handler]]`, in the order of the file.
+    /// How many versions of a handler are kept, so that one can be gone back to. Default: 5.
+    pub keep_versions: u32,
+    /// Every `[[handler]]` that names its component, in the order of the file. For the others see [`Config::expected`].
     pub handlers: Vec<HandlerConfig>,
+    /// The folder whose components become handlers. Default: there is none.
+    pub plugins: PluginsConfig,
     /// Every `[[bucket]]`, in the order of the file.
     pub buckets: Vec<BucketConfig>,
+    /// What plugins are read over.
+    base: plugin::Base,
+}
+
+/// `[plugins]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PluginsConfig {
+    /// The folder, resolved against that of `runtime.toml`. Default: there is none.
+    pub dir: Option<PathBuf>,
+    /// Types of events that a manifest may subscribe to. Default: none.
+    pub allow_subscribe: Vec<Pattern>,
+    /// Whether each plugin needs a `digest` in runtime.toml. Default: no.
+    pub require_digest: bool,
 }
 
 /// What `[runtime]` says of components.
@@ -167,6 +203,10 @@ pub struct HostConfig {
     pub stack: u64,
     /// Bytes of the largest component. Default: 64 MiB.
     pub max_component_size: u64,
+    /// Time on a processor that compiling a component may take. Default: 2 minutes.
+    pub compile_time: Duration,
+    /// Bytes of memory that compiling a component may need. Default: 2 GiB.
+    pub compile_memory: u64,
     /// How many instances there may be. Default: four for each call that may run at once.
     pub max_instances: Option<u32>,
     /// Where compiled code is kept.
@@ -270,6 +310,8 @@ pub struct HandlerConfig {
     pub config: BTreeMap<String, ConfigValue>,
     /// What it may do beyond computing.
     pub grant: Granted,
+    /// What its manifest says that it wants to do; never in effect. Default: nothing.
+    pub wants: Granted,
 }
 
 /// One value of `config`.

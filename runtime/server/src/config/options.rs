@@ -7,6 +7,7 @@ use gristmill_queue::{KeyOptions, OnDead, Payload, QueueOptions, Rate, Retention
 
 use super::error::Problem;
 use super::keys;
+use super::lowered::{COUNT, Judge, Layers, OPTIONAL_DURATION, RATE};
 use super::reader::{Entry, Reader, Table};
 use super::setting::{Effective, Setting};
 use super::values::{Allowed, UNLIMITED};
@@ -53,7 +54,7 @@ const CANCELLED: Kept = Kept {
 };
 
 /// What was written of them.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct QueueKeys {
     key_concurrency: Setting<u32>,
     on_dead: Setting<OnDead>,
@@ -71,7 +72,7 @@ pub(super) struct QueueKeys {
 }
 
 /// What was written of one retention. `Some(None)`: no limit.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct RetentionKeys {
     age: Setting<Option<Duration>>,
     count: Setting<Option<u32>>,
@@ -114,6 +115,15 @@ impl QueueKeys {
             cancelled: self.cancelled.over(&defaults.cancelled),
             keep_payload: self.keep_payload.or(&defaults.keep_payload),
         }
+    }
+
+    /// Judges what a manifest says of them.
+    pub(super) fn judge(layers: &Layers<'_, Self>, judge: &mut Judge<'_>) {
+        judge.judge("key-concurrency", &layers.of(|keys| &keys.key_concurrency), KEY_CONCURRENCY.default, &COUNT);
+        judge.judge("rate", &layers.of(|keys| &keys.rate), None, &RATE);
+        judge.judge("key-rate", &layers.of(|keys| &keys.key_rate), None, &RATE);
+        judge.judge("time-to-live", &layers.of(|keys| &keys.time_to_live), None, &OPTIONAL_DURATION);
+        judge.judge("max-age", &layers.of(|keys| &keys.max_age), None, &OPTIONAL_DURATION);
     }
 
     /// `max-in-flight`, to be compared with others.

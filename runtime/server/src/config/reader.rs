@@ -8,7 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::Environment;
 use super::error::Problem;
 use super::expand::{ExpandError, expand};
-use super::keys::{Keys, ROOT};
+use super::keys::Keys;
 use super::setting::Setting;
 use super::suggest::quoted;
 use super::syntax::Tree;
@@ -17,7 +17,8 @@ use super::values::UNLIMITED;
 /// Reads values, and remembers what is wrong with them.
 pub(super) struct Reader<'a> {
     text: &'a str,
-    environment: &'a Environment<'a>,
+    /// What `${NAME}` is looked up in; `None`: it stands for itself.
+    environment: Option<&'a Environment<'a>>,
     problems: Vec<Problem>,
 }
 
@@ -54,7 +55,7 @@ pub(super) struct Text {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str, environment: &'a Environment<'a>) -> Self {
+    pub(super) fn new(text: &'a str, environment: Option<&'a Environment<'a>>) -> Self {
         Self { text, environment, problems: Vec::new() }
     }
 
@@ -84,9 +85,9 @@ impl<'a> Reader<'a> {
         (before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 
-    /// The file as a table.
-    pub(super) fn root<'t>(&mut self, tree: &'t Tree<'t>) -> Table<'t> {
-        self.checked(tree.get_ref(), tree.span(), &ROOT)
+    /// The file as a table with `keys`.
+    pub(super) fn root<'t>(&mut self, tree: &'t Tree<'t>, keys: &Keys) -> Table<'t> {
+        self.checked(tree.get_ref(), tree.span(), keys)
     }
 
     /// `entry` as a table with `keys`.
@@ -144,8 +145,11 @@ impl<'a> Reader<'a> {
         entry: &Entry<'_>,
         read: impl FnOnce(&mut Self, &Entry<'_>) -> Option<T>,
     ) -> Option<Option<T>> {
-        let text = entry.value.get_ref().as_str().map(|text| expand(text, self.environment));
-        if text.is_some_and(|text| text.is_ok_and(|text| text == UNLIMITED)) {
+        let is_unlimited = match (entry.value.get_ref().as_str(), self.environment) {
+            (Some(text), Some(environment)) => expand(text, environment).is_ok_and(|text| text == UNLIMITED),
+            (text, _) => text == Some(UNLIMITED),
+        };
+        if is_unlimited {
             return Some(None);
         }
         read(self, entry).map(Some)
@@ -172,7 +176,10 @@ impl<'a> Reader<'a> {
     }
 
     fn expanded(&mut self, text: &str, span: Range<usize>) -> Option<Text> {
-        match expand(text, self.environment) {
+        let Some(environment) = self.environment else {
+            return Some(Text { value: text.to_owned(), span, was_expanded: false });
+        };
+        match expand(text, environment) {
             Ok(value) => Some(Text { was_expanded: text.contains("${"), value, span }),
             Err(errors) => {
                 for error in errors {
@@ -218,6 +225,11 @@ impl<'a> Reader<'a> {
 }
 
 impl<'t> Table<'t> {
+    /// Where everything in it was written, key by key.
+    pub(super) fn spans(&self) -> impl Iterator<Item = (&'t str, Range<usize>)> {
+        self.tree.iter().map(|(key, value)| (key.get_ref().as_ref(), value.span()))
+    }
+
     /// The entry of `key`.
     pub(super) fn entry(&self, key: &'static str) -> Option<Entry<'t>> {
         self.tree.get(key).map(|value| Entry { key, value, role: Role::Value })
@@ -243,6 +255,11 @@ impl<'t> Entry<'t> {
     pub(super) fn members(&self) -> Option<Vec<(&'t Spanned<DeString<'t>>, Self)>> {
         let table = self.value.get_ref().as_table()?;
         Some(table.iter().map(|(key, value)| (key, Entry { key: self.key, value, role: Role::Item })).collect())
+    }
+
+    /// Whether it is a table that has `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.value.get_ref().as_table().is_some_and(|table| table.contains_key(key))
     }
 
     /// What it is, with its article.

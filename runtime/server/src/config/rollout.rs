@@ -59,7 +59,7 @@ impl Default for BreakerOptions {
 }
 
 /// What was written of them. `Some(None)`: it is switched off.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RolloutKeys {
     canary: Setting<Option<CanaryOptions>>,
     breaker: Setting<Option<BreakerOptions>>,

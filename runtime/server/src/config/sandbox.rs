@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gristmill_host::{Instances, Limits};
 
+use super::lowered::{COUNT, DURATION, Judge, Kind, Layers, SIZE, words};
 use super::reader::{Reader, Table};
 use super::setting::Setting;
 use super::values::Allowed;
@@ -20,17 +21,21 @@ const MAX_HANDLES: Allowed<u32> = Allowed::within(16..=100_000, 1_000);
 const REUSE_EVENTS: Allowed<u32> = Allowed::within(1..=u32::MAX, 1_000);
 const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 const REUSE_FOR: Allowed<Duration> = Allowed::within(AGES, Duration::from_mins(10));
+const LIFE: Kind<Life> = words(|life| match life {
+    Life::Fresh => String::from("\"fresh\""),
+    Life::Reuse => String::from("\"reuse\""),
+});
 const LIVES: [(&str, Life); 2] = [("fresh", Life::Fresh), ("reuse", Life::Reuse)];
 
-/// `instances = …`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `instances = …`. Reuse is more: what an instance keeps between two events stays in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Life {
     Fresh,
     Reuse,
 }
 
 /// What was written of these keys.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SandboxKeys {
     max_state_writes: Setting<u32>,
     max_state_bytes: Setting<u64>,
@@ -87,6 +92,21 @@ impl SandboxKeys {
             reuse_events: self.reuse_events.or(&defaults.reuse_events),
             reuse_for: self.reuse_for.or(&defaults.reuse_for),
         }
+    }
+
+    /// Judges what a manifest says of them.
+    pub(super) fn judge(layers: &Layers<'_, Self>, judge: &mut Judge<'_>) {
+        judge.judge("max-state-writes", &layers.of(|keys| &keys.max_state_writes), MAX_STATE_WRITES.default, &COUNT);
+        judge.judge("max-state-bytes", &layers.of(|keys| &keys.max_state_bytes), MAX_STATE_BYTES.default, &SIZE);
+        judge.judge("max-emits", &layers.of(|keys| &keys.max_emits), MAX_EMITS.default, &COUNT);
+        judge.judge("max-emit-bytes", &layers.of(|keys| &keys.max_emit_bytes), MAX_EMIT_BYTES.default, &SIZE);
+        judge.judge("max-log-bytes", &layers.of(|keys| &keys.max_log_bytes), MAX_LOG_BYTES.default, &SIZE);
+        judge.judge("max-result-bytes", &layers.of(|keys| &keys.max_result_bytes), MAX_RESULT_BYTES.default, &SIZE);
+        judge.judge("max-call-bytes", &layers.of(|keys| &keys.max_call_bytes), MAX_CALL_BYTES.default, &SIZE);
+        judge.judge("max-handles", &layers.of(|keys| &keys.max_handles), MAX_HANDLES.default, &COUNT);
+        judge.judge("instances", &layers.of(|keys| &keys.instances), Life::Fresh, &LIFE);
+        judge.judge("reuse-events", &layers.of(|keys| &keys.reuse_events), REUSE_EVENTS.default, &COUNT);
+        judge.judge("reuse-for", &layers.of(|keys| &keys.reuse_for), REUSE_FOR.default, &DURATION);
     }
 
     /// `limits` with what was written.

@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gristmill_host::ChildCompiler;
+
 use super::error::Problem;
 use super::keys;
 use super::reader::{Entry, Reader, Table};
@@ -26,8 +28,12 @@ const MAX_INSTANCES: Allowed<u32> = Allowed::unset(
 );
 const STACK: Allowed<u64> = Allowed::within(64 << 10..=64 << 20, 1 << 20);
 const MAX_COMPONENT_SIZE: Allowed<u64> = Allowed::within(1 << 10..=1 << 30, 64 << 20);
+const COMPILE_TIME: Allowed<Duration> =
+    Allowed::within(Duration::from_secs(1)..=Duration::from_hours(1), ChildCompiler::DEFAULT_CPU);
+const COMPILE_MEMORY: Allowed<u64> = Allowed::within(256 << 20..=1 << 40, ChildCompiler::DEFAULT_MEMORY);
 const MAX_EVENT_SIZE: Allowed<u64> = Allowed::within(1 << 10..=16 << 20, 1 << 20);
 const CODE_CACHE_SIZE: Allowed<u64> = Allowed::within(1 << 20..=1 << 40, 1 << 30);
+const KEEP_VERSIONS: Allowed<u32> = Allowed::within(1..=100, 5);
 const IDEMPOTENCY_WINDOW: Allowed<Duration> =
     Allowed::within(Duration::ZERO..=Duration::from_hours(30 * 24), Duration::from_mins(10));
 const DISK_RESERVE: Allowed<u64> = Allowed::within(0..=1 << 40, 256 << 20);
@@ -49,9 +55,12 @@ pub(super) struct RuntimeSection {
     memory: Setting<u64>,
     stack: Setting<u64>,
     max_component_size: Setting<u64>,
+    compile_time: Setting<Duration>,
+    compile_memory: Setting<u64>,
     max_instances: Setting<u32>,
     code_cache: Setting<CodeCache>,
     code_cache_size: Setting<u64>,
+    keep_versions: Setting<u32>,
 }
 
 /// Reads `[runtime]`.
@@ -66,11 +75,16 @@ pub(super) fn runtime(reader: &mut Reader<'_>, root: &Table<'_>) -> RuntimeSecti
         stack: reader.setting(table, "stack", |reader, entry| reader.size(entry, &STACK)),
         max_component_size: reader
             .setting(table, "max-component-size", |reader, entry| reader.size(entry, &MAX_COMPONENT_SIZE)),
+        compile_time: reader.setting(table, "compile-time", |reader, entry| reader.duration(entry, &COMPILE_TIME)),
+        compile_memory: reader.setting(table, "compile-memory", |reader, entry| reader.size(entry, &COMPILE_MEMORY)),
         max_instances: reader.setting(table, "max-instances", |reader, entry| {
             reader.integer(entry, &MAX_INSTANCES, |count| count.to_string())
         }),
         code_cache: reader.setting(table, "code-cache", code_cache),
         code_cache_size: reader.setting(table, "code-cache-size", |reader, entry| reader.size(entry, &CODE_CACHE_SIZE)),
+        keep_versions: reader.setting(table, "keep-versions", |reader, entry| {
+            reader.integer(entry, &KEEP_VERSIONS, |count| count.to_string())
+        }),
     }
 }
 
@@ -90,12 +104,19 @@ impl RuntimeSection {
         self.shutdown_grace.value_or(SHUTDOWN_GRACE.default)
     }
 
+    /// `keep-versions`.
+    pub(super) fn keep_versions(&self) -> u32 {
+        self.keep_versions.value_or(KEEP_VERSIONS.default)
+    }
+
     /// What all components share; paths start from `folder`.
     pub(super) fn host(self, folder: &Path) -> HostConfig {
         HostConfig {
             memory: self.memory.value_or(MEMORY.default),
             stack: self.stack.value_or(STACK.default),
             max_component_size: self.max_component_size.value_or(MAX_COMPONENT_SIZE.default),
+            compile_time: self.compile_time.value_or(COMPILE_TIME.default),
+            compile_memory: self.compile_memory.value_or(COMPILE_MEMORY.default),
             max_instances: self.max_instances.value(),
             code_cache: match self.code_cache.value_or(CodeCache::Usual) {
                 CodeCache::Folder(path) => CodeCache::Folder(folder.join(path)),
@@ -205,7 +226,7 @@ fn code_cache(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<CodeCache> {
 }
 
 /// A path, as written.
-fn path(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<PathBuf> {
+pub(super) fn path(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<PathBuf> {
     let text = reader.string(entry, &format!("\"{example}\""))?;
     if text.value.is_empty() {
         reader.report(

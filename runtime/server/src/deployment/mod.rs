@@ -9,12 +9,15 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `canary` | a version that is tried with a share of the deliveries |
+//! | [`plugins`] | the folder of plugins |
 //! | `prepare` | a version made ready, before anything is changed |
 //! | [`record`] | which versions a handler has had, and which is current |
 //! | [`versions`] | where records and components are kept |
 //! | `reload` | a configuration, applied by difference |
 //! | [`watch`] | notices that files have changed |
 //! | `work` | one version at work |
+//! | [`shadow`] | a version compared with the current one before it is deployed |
+//! | `start` | what runs when the process begins |
 //! | [`status`] | what people are shown |
 //!
 //! **Invariants.** One change at a time. A change that fails before its record is written has changed nothing; once it is,
@@ -23,9 +26,12 @@
 //! calls of both versions run side by side, and a handler's `concurrency` holds for each of them.
 
 mod canary;
+pub mod plugins;
 mod prepare;
 pub mod record;
 mod reload;
+pub mod shadow;
+mod start;
 pub mod status;
 pub mod versions;
 pub mod watch;
@@ -45,18 +51,23 @@ use tokio::runtime::Handle;
 use tracing::{debug, info, warn};
 
 use self::canary::Tried;
+use self::plugins::Plugins;
 use self::prepare::{Choice, Workshop};
 pub use self::prepare::{PrepareError, Prepared};
 use self::record::{Kept, NoVersion, Origin, Record};
 pub use self::reload::{Applied, ApplyError, Look};
+use self::shadow::Shadow;
+pub use self::start::Start;
 use self::status::{Reloads, RolledBack};
 use self::versions::{Versions, VersionsError};
 use self::work::Work;
+use crate::cli::screen::Screen;
 use crate::cli::text::{one_line, short_digest};
 use crate::config::{CanaryOptions, Config, HandlerConfig};
 use crate::dispatch::Observers;
 use crate::registry::{self, Handler};
 use crate::routing::Router;
+use crate::shadow::comparison::{Comparison, TooDifferent};
 use crate::threads::Threads;
 
 /// Threads that claim and settle for all handlers.
@@ -84,7 +95,11 @@ struct Shared {
     threads: Threads,
     /// Held by whoever changes anything.
     changing: tokio::sync::Mutex<Open>,
+    /// What is written in runtime.toml and in effect.
+    written: RwLock<Arc<Config>>,
+    /// The same with the handlers that plugins are.
     config: RwLock<Arc<Config>>,
+    plugins: Mutex<Plugins>,
     slots: RwLock<BTreeMap<HandlerName, Slot>>,
     /// Predecessors that finish what they have begun.
     finishing: Mutex<Vec<Work>>,
@@ -118,22 +133,23 @@ pub struct Deployed {
     pub wants: Vec<String>,
     /// A new version that has a share of the events first.
     pub tried: Option<Kept>,
+    /// How it compares with the one before, if that was asked for.
+    pub comparison: Option<Comparison>,
 }
 
 impl Deployed {
     fn unchanged(current: Kept) -> Self {
-        Self { before: current.digest.clone(), current, wants: Vec::new(), tried: None }
+        Self { before: current.digest.clone(), current, wants: Vec::new(), tried: None, comparison: None }
     }
 }
 
 /// How a version that is deployed takes over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum How {
-    /// It is tried first, if the configuration says so.
-    #[default]
-    AsConfigured,
-    /// At once.
-    AtOnce,
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct How {
+    /// At once, even if the configuration lets it have a share of the events first.
+    pub at_once: bool,
+    /// After it has been compared with the current version.
+    pub shadow: Option<Shadow>,
 }
 
 /// Why a version was not deployed. Nothing has changed.
@@ -178,23 +194,22 @@ pub enum DeployError {
         /// Why not.
         error: VersionsError,
     },
+    /// It does something else than the current version.
+    #[error("handler `{handler}`: {error}\n\n{}", .comparison.render(Screen::Plain).trim_end())]
+    Different {
+        /// The handler.
+        handler: HandlerName,
+        /// What is too much.
+        error: TooDifferent,
+        /// How they compare.
+        comparison: Box<Comparison>,
+    },
+    /// The stored events cannot be read.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// The runtime is about to stop.
     #[error("the runtime is about to stop")]
     Stopping,
-}
-
-/// Loads every handler: the version that is current by its record, or what its source has, if that is new. Nothing is
-/// changed. One result each, in the order of the configuration.
-pub async fn prepare(host: &Host, versions: &Arc<Versions>, config: &Config) -> Vec<Result<Prepared, PrepareError>> {
-    let workshop = Workshop { host, versions, config, now: SystemClock::new().now() };
-    let mut prepared = Vec::with_capacity(config.handlers.len());
-    for handler in &config.handlers {
-        prepared.push(match workshop.choose(handler).await {
-            Ok(choice) => workshop.prepare(handler, choice).await,
-            Err(error) => Err(error),
-        });
-    }
-    prepared
 }
 
 impl Deployment {
@@ -204,12 +219,12 @@ impl Deployment {
     /// # Errors
     /// When the operating system refuses threads, or a record cannot be written.
     pub async fn new(
-        config: Config,
+        start: &Start,
         (host, queue, versions): (Host, Arc<dyn Queue>, Arc<Versions>),
-        prepared: &[Prepared],
     ) -> anyhow::Result<Self> {
+        let Start { written, config, plugins, prepared } = start;
         let threads = Threads::start("gristmill-dispatch", DISPATCH_THREADS).context("cannot start threads")?;
-        let router = Arc::new(Router::new(registry::routes(&config)));
+        let router = Arc::new(Router::new(registry::routes(config)));
         let shared = Arc::new(Shared {
             host,
             queue,
@@ -220,7 +235,9 @@ impl Deployment {
             guests: Handle::current(),
             threads,
             changing: tokio::sync::Mutex::new(Open(true)),
-            config: RwLock::new(Arc::new(config)),
+            written: RwLock::new(Arc::new(written.clone())),
+            config: RwLock::new(Arc::new(config.clone())),
+            plugins: Mutex::new(plugins.clone()),
             slots: RwLock::default(),
             finishing: Mutex::default(),
             reloads: Mutex::default(),
@@ -257,10 +274,15 @@ impl Deployment {
             let workshop = shared.workshop(&config);
             let choice = workshop.version(bytes, actual, Origin::Deploy, Some(record));
             let next = workshop.prepare(&handler.config, choice).await?;
-            match handler.config.canary {
-                Some(canary) if how == How::AsConfigured => Ok(shared.try_first(&handler, next, canary)),
-                _ => shared.take_over(&handler, next).await,
-            }
+            let comparison = match how.shadow {
+                Some(shadow) => Some(shared.compare(&handler, &next.handler, shadow).await?),
+                None => None,
+            };
+            let deployed = match handler.config.canary {
+                Some(canary) if !how.at_once => shared.try_first(&handler, next, canary),
+                _ => shared.take_over(&handler, next).await?,
+            };
+            Ok(Deployed { comparison, ..deployed })
         })
         .await
     }
@@ -383,6 +405,14 @@ impl Deployment {
 }
 
 impl Shared {
+    fn written(&self) -> Arc<Config> {
+        self.written.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn plugins(&self) -> MutexGuard<'_, Plugins> {
+        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn config(&self) -> Arc<Config> {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -428,7 +458,7 @@ impl Shared {
         let current = next.record.current.clone();
         info!(handler = %name, from = short_digest(&before), to = short_digest(&current.digest), "another version takes over");
         self.switch(next);
-        Ok(Deployed { current, before, wants, tried: None })
+        Ok(Deployed { current, before, wants, tried: None, comparison: None })
     }
 
     /// Lets `next` have a share of the events first.
@@ -437,7 +467,7 @@ impl Shared {
         let name = next.handler.config.name.clone();
         self.try_out(next, canary);
         let current = self.slots().get(&name).map_or_else(|| tried.clone(), |slot| slot.record.current.clone());
-        Deployed { before: current.digest.clone(), current, wants, tried: Some(tried) }
+        Deployed { before: current.digest.clone(), current, wants, tried: Some(tried), comparison: None }
     }
 
     /// Writes down what is to run, if that is not written yet.

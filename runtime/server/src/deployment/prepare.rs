@@ -14,9 +14,6 @@ use crate::config::{Config, HandlerConfig};
 use crate::http::model::Time;
 use crate::registry::{self, Handler, HandlerError};
 
-/// How many versions of a handler are kept.
-const KEEP_VERSIONS: usize = 5;
-
 /// A handler that can take over.
 #[derive(Debug)]
 pub struct Prepared {
@@ -33,7 +30,7 @@ pub struct Prepared {
 pub enum PrepareError {
     /// It does not load.
     #[error(transparent)]
-    Handler(#[from] HandlerError),
+    Handler(Box<HandlerError>),
     /// What is kept of its versions is of no use.
     #[error("handler `{handler}`: {error}")]
     Versions {
@@ -50,6 +47,12 @@ pub enum PrepareError {
         /// What.
         error: tokio::task::JoinError,
     },
+}
+
+impl From<HandlerError> for PrepareError {
+    fn from(error: HandlerError) -> Self {
+        Self::Handler(Box::new(error))
+    }
 }
 
 /// Whose versions, on which host.
@@ -89,12 +92,16 @@ pub(super) struct Choice {
 
 impl Workshop<'_> {
     /// Chooses what the handler shall run: what its source has, if that has changed since it was looked at last, or else
-    /// the version that is current by its record.
-    pub(super) async fn choose(self, handler: &HandlerConfig) -> Result<Choice, PrepareError> {
+    /// the version that is current by its record. The source has `given`, if somebody has just read it.
+    pub(super) async fn choose(self, handler: &HandlerConfig, given: Option<Bytes>) -> Result<Choice, PrepareError> {
         let record = self.record(handler).await?;
         let is_pinned_to_another =
             |record: &Record| handler.digest.as_ref().is_some_and(|pin| *pin != record.current.digest);
-        let bytes = match (registry::read(handler, self.config).await, record.clone()) {
+        let read = match given {
+            Some(bytes) => Ok(bytes),
+            None => registry::read(handler, self.config).await,
+        };
+        let bytes = match (read, record.clone()) {
             (Ok(bytes), _) => bytes,
             // Whether a registry answers should not decide whether a runtime starts.
             (Err(error), Some(record)) if handler.component.is_remote() && !is_pinned_to_another(&record) => {
@@ -123,12 +130,20 @@ impl Workshop<'_> {
         }
     }
 
+    /// What is current by the record, whatever the source has. `None`: there is no record.
+    pub(super) async fn recorded(self, handler: &HandlerConfig) -> Result<Option<Choice>, PrepareError> {
+        let Some(record) = self.record(handler).await? else { return Ok(None) };
+        let bytes = self.component(&record.current.digest).await;
+        let bytes = bytes.map_err(|error| PrepareError::Versions { handler: handler.name.clone(), error })?;
+        Ok(Some(Choice { bytes, record, is_new: false }))
+    }
+
     /// These bytes, as a version after those of `record`.
     pub(super) fn version(self, bytes: Bytes, digest: String, origin: Origin, record: Option<Record>) -> Choice {
         let version = Kept { digest, size: bytes.len() as u64, origin, since: Time(self.now) };
         let record = match record {
             Some(mut record) => {
-                record.activate(version, KEEP_VERSIONS);
+                record.activate(version, self.config.keep_versions as usize);
                 record
             }
             None => Record::new(version),

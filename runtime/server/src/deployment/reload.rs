@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use gristmill_core::HandlerName;
 use gristmill_queue::{Operation, PauseIf, QueueError};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::plugins::Found;
 use super::prepare::{Choice, PrepareError};
 use super::{DeployError, Deployment, Prepared, REMOVED, Shared, Slot};
 use crate::cli::text::one_line;
@@ -61,7 +63,7 @@ impl Deployment {
         let mut reloads = self.shared.reloads();
         match applied {
             Ok(applied) => {
-                applied.tell();
+                applied.tell("the configuration");
                 reloads.applied += 1;
                 reloads.error = None;
                 reloads.restart = applied.restart;
@@ -71,6 +73,18 @@ impl Deployment {
                 reloads.refused += 1;
                 reloads.error = Some((self.shared.clock.now(), reason));
             }
+        }
+    }
+
+    /// Takes what has changed in the folder of plugins.
+    pub async fn take_plugins(&self, found: Found) {
+        if found.is_empty() {
+            return;
+        }
+        match self.uninterrupted(async move |shared| Ok(shared.take(found).await)).await {
+            Ok(Ok(applied)) => applied.tell("the folder of plugins"),
+            Ok(Err(error)) => error!(%error, "what has changed in the folder of plugins is not applied"),
+            Err(error) => debug!(%error, "what has changed in the folder of plugins is for the next start"),
         }
     }
 
@@ -93,22 +107,74 @@ enum Plan {
 }
 
 impl Shared {
-    async fn apply(self: &Arc<Self>, mut config: Config, look: Look) -> Result<Applied, ApplyError> {
-        let old = self.config();
-        let restart = restart_needed(&old, &config);
-        keep_what_needs_a_restart(&old, &mut config);
-        let (mut plans, mut errors) = (Vec::new(), Vec::new());
-        for handler in &config.handlers {
-            match self.plan(handler, &config, look).await {
-                Ok(plan) => plans.extend(plan),
-                Err(error) => errors.push(error),
+    async fn apply(self: &Arc<Self>, mut written: Config, look: Look) -> Result<Applied, ApplyError> {
+        let old = self.written();
+        let restart = restart_needed(&old, &written);
+        keep_what_needs_a_restart(&old, &mut written);
+        let mut plugins = self.plugins().clone();
+        let (mut plans, mut handlers, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for (handler, plugin) in plugins.handlers(&written) {
+            match (self.plan(&handler, &written, look, None).await, plugin) {
+                (Ok(plan), _) => {
+                    plans.extend(plan);
+                    handlers.push(handler);
+                }
+                (Err(error), None) => errors.push(error),
+                // What it was before goes on.
+                (Err(error), Some(plugin)) => {
+                    plugins.refuse(&plugin.path, error.to_string());
+                    handlers.extend(self.slot(&handler.name).ok().map(|(handler, _)| handler.config.clone()));
+                }
             }
         }
         if !errors.is_empty() {
             return Err(ApplyError::Handlers(errors));
         }
+        let config = written.with(handlers);
+        let applied = self.carry_out(config, plans).await?;
+        *self.plugins() = plugins;
+        *self.written.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(written);
+        Ok(Applied { restart, ..applied })
+    }
+
+    /// Takes what was found in the folder of plugins: each by itself, so that one that is broken changes nothing, and does
+    /// not keep the others from it.
+    async fn take(self: &Arc<Self>, found: Found) -> Result<Applied, ApplyError> {
+        let (written, config) = (self.written(), self.config());
+        let mut plugins = self.plugins().clone();
+        let gone = |handler: &HandlerConfig| {
+            plugins.known.get(&handler.name).is_some_and(|plugin| found.gone.contains(&plugin.path))
+        };
+        let mut handlers: Vec<_> = config.handlers.iter().filter(|handler| !gone(handler)).cloned().collect();
+        plugins.note(&found.gone, found.wrong);
+        let mut plans = Vec::new();
+        for (plugin, bytes) in found.changed {
+            let planned = match written.plugin(&plugin) {
+                Ok(handler) => match self.plan(&handler, &written, Look::Everywhere, Some(bytes)).await {
+                    Ok(plan) => Ok((handler, plan)),
+                    Err(error) => Err(error.to_string()),
+                },
+                Err(errors) => Err(errors.to_string()),
+            };
+            match planned {
+                Ok((handler, plan)) => {
+                    handlers.retain(|other| other.name != handler.name);
+                    handlers.push(handler);
+                    plans.extend(plan);
+                    plugins.accept(plugin);
+                }
+                Err(why) => plugins.refuse(&plugin.path, why),
+            }
+        }
+        let applied = self.carry_out(config.with(handlers), plans).await?;
+        *self.plugins() = plugins;
+        Ok(applied)
+    }
+
+    /// Makes `config` what holds, and does what is planned for that.
+    async fn carry_out(self: &Arc<Self>, config: Config, plans: Vec<Plan>) -> Result<Applied, ApplyError> {
         engine::configure(&*self.queue, &config).await?;
-        let mut applied = Applied { restart, ..Applied::default() };
+        let mut applied = Applied::default();
         for plan in &plans {
             let (Plan::Switch(next) | Plan::Try { next, .. }) = plan;
             let name = next.handler.config.name.clone();
@@ -146,12 +212,18 @@ impl Shared {
     }
 
     /// What to do so that `handler` is what `config` says. `None`: nothing.
-    async fn plan(&self, handler: &HandlerConfig, config: &Config, look: Look) -> Result<Option<Plan>, PrepareError> {
+    async fn plan(
+        &self,
+        handler: &HandlerConfig,
+        config: &Config,
+        look: Look,
+        given: Option<Bytes>,
+    ) -> Result<Option<Plan>, PrepareError> {
         if look == Look::WhereChanged && self.is_configured_alike(handler) {
             return Ok(None);
         }
         let workshop = self.workshop(config);
-        let choice = workshop.choose(handler).await?;
+        let choice = workshop.choose(handler, given).await?;
         if self.is_at_work(handler, &choice) {
             return Ok(None);
         }
@@ -211,10 +283,10 @@ async fn read(path: PathBuf) -> Result<Config, String> {
 
 impl Applied {
     /// Tells the log.
-    pub fn tell(&self) {
+    pub fn tell(&self, what: &str) {
         let list = |names: &[HandlerName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         if self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty() {
-            info!("the configuration was read again: no handler has changed");
+            info!("{what} was read again: no handler has changed");
         } else {
             info!(
                 added = list(&self.added),
@@ -251,6 +323,7 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
         host("`[queue] write-buffer`", q.write_buffer != r.write_buffer),
         host("`[queue] cache`", q.cache != r.cache),
         host("`[log] retention`", old.log_retention != new.log_retention),
+        host("`[plugins] dir`", old.plugins.dir != new.plugins.dir),
     ];
     settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
 }
@@ -263,6 +336,7 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) {
     new.ca_file.clone_from(&old.ca_file);
     new.queue = old.queue;
     new.log_retention = old.log_retention;
+    new.plugins.dir.clone_from(&old.plugins.dir);
 }
 
 /// A handler's configuration, wherever in the file its secrets are written.

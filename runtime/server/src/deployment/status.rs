@@ -1,5 +1,6 @@
 //! What people are shown of a deployment.
 
+use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -86,6 +87,12 @@ impl Deployment {
             circuit: slot.work.breaker().open(),
         });
         status.collect()
+    }
+
+    /// Files in the folder of plugins that are not loaded, and why not. What they were before may be at work.
+    #[must_use]
+    pub fn wrong_plugins(&self) -> Vec<(PathBuf, String)> {
+        self.shared.plugins().wrong.iter().map(|(path, why)| (path.clone(), why.clone())).collect()
     }
 
     /// Whether a handler's breaker has paused its queue, and has not tried yet whether it is better.

@@ -9,13 +9,18 @@ use serde::Deserialize;
 
 use super::Api;
 use super::inspect::{invalid, segment};
-use super::model::{self, Canary, Circuit, Deployed, Handler, List, Refused, Reloads, Status, Time, Version};
+use super::model::{
+    self, Canary, Circuit, Deployed, Handler, List, Refused, Reloads, Status, Time, Version, WrongPlugin,
+};
 use super::problem::{self, Problem};
 use super::view::millis;
 use crate::deployment::record::Kept;
+use crate::deployment::shadow::Shadow;
 use crate::deployment::status::{HandlerStatus, RolledBack};
 use crate::deployment::{DeployError, Deployment, How, PrepareError};
 use crate::registry::HandlerError;
+use crate::shadow::comparison::Bar;
+use crate::shadow::selection::SelectionError;
 
 type Segment = Result<Path<String>, PathRejection>;
 
@@ -33,7 +38,9 @@ pub(super) async fn status(Shared(api): Shared<Api>) -> Result<Json<Status>, Pro
         error: reloads.error.map(|(at, reason)| Refused { at: Time(at), reason }),
         needs_restart: reloads.restart,
     };
-    Ok(Json(Status { config, handlers: deployment.handlers().into_iter().map(handler).collect() }))
+    let plugins = deployment.wrong_plugins().into_iter();
+    let plugins = plugins.map(|(path, error)| WrongPlugin { path: path.display().to_string(), error }).collect();
+    Ok(Json(Status { config, handlers: deployment.handlers().into_iter().map(handler).collect(), plugins }))
 }
 
 /// The query of a deployment.
@@ -43,6 +50,36 @@ pub(super) struct Manner {
     /// Without a trial, whatever the configuration says.
     #[serde(default)]
     now: bool,
+    /// Over which stored events it is compared with the current version first.
+    shadow: Option<String>,
+    /// It is deployed only if no event differs.
+    #[serde(default)]
+    require_same: bool,
+    /// It is deployed only if no more than so many of a hundred events differ.
+    max_different: Option<f64>,
+}
+
+impl Manner {
+    fn how(self) -> Result<How, Problem> {
+        let bar = match (self.require_same, self.max_different) {
+            (true, Some(_)) => return Err(invalid("`require_same` or `max_different`, not both".to_owned())),
+            (true, None) => Some(Bar::Same),
+            (false, Some(percent)) if (0.0..=100.0).contains(&percent) => Some(Bar::Percent(percent)),
+            (false, Some(percent)) => {
+                return Err(invalid(format!("`max_different` is from 0 to 100, not {percent}")));
+            }
+            (false, None) => None,
+        };
+        let shadow = match (self.shadow, bar) {
+            (Some(selection), bar) => {
+                let selection = selection.parse().map_err(|error: SelectionError| invalid(error.to_string()))?;
+                Some(Shadow { selection, bar })
+            }
+            (None, Some(_)) => return Err(invalid("nothing is compared without `shadow`".to_owned())),
+            (None, None) => None,
+        };
+        Ok(How { at_once: self.now, shadow })
+    }
 }
 
 pub(super) async fn deploy(
@@ -52,8 +89,8 @@ pub(super) async fn deploy(
     body: Body,
 ) -> Result<Json<Deployed>, Problem> {
     let (name, deployment) = (handler_name(path)?, deployment(&api)?);
-    let Query(Manner { now }) = query.map_err(|error| invalid(error.body_text()))?;
-    let how = if now { How::AtOnce } else { How::AsConfigured };
+    let Query(manner) = query.map_err(|error| invalid(error.body_text()))?;
+    let how = manner.how()?;
     let max = deployment.config().host.max_component_size;
     let bytes = to_bytes(body, usize::try_from(max).unwrap_or(usize::MAX)).await.map_err(|error| {
         let detail =
@@ -128,6 +165,7 @@ fn shown(handler: HandlerName, deployed: crate::deployment::Deployed) -> Deploye
         before: deployed.before,
         wants: deployed.wants,
         canary: deployed.tried.map(version),
+        shadow: deployed.comparison,
     }
 }
 
@@ -136,13 +174,18 @@ impl From<DeployError> for Problem {
         let kind = match &error {
             DeployError::Unknown { .. } => problem::UNKNOWN_HANDLER,
             DeployError::Pinned { .. } => problem::PINNED,
+            DeployError::Different { .. } => problem::DIFFERENT,
+            DeployError::Queue(_) => problem::UNAVAILABLE,
             DeployError::NoVersion { .. } => problem::UNKNOWN_VERSION,
-            DeployError::Prepare(PrepareError::Handler(HandlerError::Load { .. } | HandlerError::NoBatches { .. })) => {
-                problem::UNFIT_COMPONENT
-            }
+            DeployError::Prepare(PrepareError::Handler(error)) if is_unfit(error) => problem::UNFIT_COMPONENT,
             DeployError::Prepare(_) | DeployError::Versions { .. } => problem::INTERNAL,
             DeployError::Stopping => problem::NOT_READY,
         };
         Self::new(kind, error.to_string())
     }
+}
+
+/// Whether it is the component's fault.
+fn is_unfit(error: &HandlerError) -> bool {
+    matches!(error, HandlerError::Load { .. } | HandlerError::Ungranted { .. } | HandlerError::NoBatches { .. })
 }

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::problem::Problem;
 pub use crate::deployment::record::Origin;
+use crate::shadow::comparison::Comparison;
 
 /// A page of things.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -331,6 +332,8 @@ pub struct Deployed {
     pub wants: Vec<String>,
     /// The new version, where it has a share of the deliveries first; `null`: it does not.
     pub canary: Option<Version>,
+    /// How the new version compares with the one before over stored events; `null`: nobody asked.
+    pub shadow: Option<Comparison>,
 }
 
 /// A runtime at a glance.
@@ -340,6 +343,17 @@ pub struct Status {
     pub config: Reloads,
     /// Its handlers.
     pub handlers: Vec<Handler>,
+    /// Files in the folder of plugins that are not loaded. What they were before may be at work.
+    pub plugins: Vec<WrongPlugin>,
+}
+
+/// A file in the folder of plugins that is not loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrongPlugin {
+    /// The file.
+    pub path: String,
+    /// Why not.
+    pub error: String,
 }
 
 /// How often the configuration was read again, and what came of it last.

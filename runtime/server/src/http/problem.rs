@@ -55,6 +55,8 @@ pub const UNKNOWN_VERSION: Kind =
 /// The component cannot be this handler.
 pub const UNFIT_COMPONENT: Kind =
     kind("urn:gristmill:problem:unfit-component", "Unfit component", StatusCode::UNPROCESSABLE_ENTITY);
+/// The new version does something else than the current one.
+pub const DIFFERENT: Kind = kind("urn:gristmill:problem:different", "Too different", StatusCode::CONFLICT);
 /// The configuration pins the handler to another component.
 pub const PINNED: Kind = kind("urn:gristmill:problem:pinned", "Pinned to another component", StatusCode::CONFLICT);
 /// Only dead letters can be redriven.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use gristmill_core::EntryId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Sample;
 
@@ -13,7 +13,7 @@ const MAX_LISTED: usize = 1_000;
 const MAX_DIFFERENCES: usize = 20;
 
 /// How two versions compare.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comparison {
     /// How many events went through both.
     pub events: u64,
@@ -34,7 +34,7 @@ pub struct Comparison {
 }
 
 /// How many events differ in what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kinds {
     /// The verdict, or what comes with it: result, reason, delay.
     pub verdict: u64,
@@ -49,7 +49,7 @@ pub struct Kinds {
 }
 
 /// How many events cannot be compared, by why not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Obstacles {
     /// Both versions would send requests over HTTP.
     pub http: u64,
@@ -60,7 +60,7 @@ pub struct Obstacles {
 }
 
 /// What two runs differ in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// See [`Kinds::verdict`].
@@ -77,7 +77,7 @@ pub enum What {
 
 /// An event with which two versions do not do the same. Texts are those of guests and publishers: escape them before a
 /// person reads them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Differing {
     /// Its entry.
     pub entry: EntryId,
@@ -93,7 +93,7 @@ pub struct Differing {
 }
 
 /// One thing that two versions do differently. What is long is shown from a little before where it differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// What it belongs to.
     pub what: What,

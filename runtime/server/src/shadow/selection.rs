@@ -1,23 +1,23 @@
 //! Which stored events go through a shadow replay.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use futures_util::{Stream, TryStreamExt as _, stream};
-use gristmill_core::{QueueName, State};
+use gristmill_core::{EntryId, QueueName, State};
 use gristmill_queue::{Entry, List, Queue, QueueError};
 
 use super::Sample;
 
 /// The most events that `last:N` takes: all of them are in memory at once.
-const MAX_LAST: usize = 10_000;
+const MAX_LAST: usize = 1_000;
 
 /// Which stored events of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// The last that were done, as many as that, or all if there are fewer. Their data is there only if the queue keeps it.
+    /// The last that came, as many as that, or all that are found: those that the queue still has, with their data, and
+    /// those that are in the log.
     Last(usize),
     /// All dead letters.
     Dead,
@@ -26,13 +26,13 @@ pub enum Selection {
 /// A text that selects no events.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{}` selects no events: write `last:N` for the last N that were done, 1 to {MAX_LAST}, or `dead` for all dead letters",
+    "`{}` selects no events: write `last:N` for the last N that came, 1 to {MAX_LAST}, or `dead` for all dead letters",
     .0.escape_debug()
 )]
 pub struct SelectionError(String);
 
 impl Selection {
-    /// Those events of the queue `name`, in the order in which they ended.
+    /// Those events of the queue `name`, the oldest first.
     ///
     /// # Errors
     /// When the queue cannot be read.
@@ -42,11 +42,11 @@ impl Selection {
         name: QueueName,
     ) -> Result<impl Stream<Item = Result<Sample, QueueError>> + Send, QueueError> {
         let (first, rest) = match self {
-            Self::Last(number) => (last(&queue, name, number).await?, None),
-            Self::Dead => (VecDeque::new(), Some(List::new(name, State::Dead))),
+            Self::Last(number) => (last(&*queue, name, number).await?, None),
+            Self::Dead => (Vec::new(), Some(List::new(name, State::Dead))),
         };
         let first = stream::iter(first.into_iter().map(Ok));
-        Ok(futures_util::StreamExt::chain(first, pages(queue, rest)).map_ok(Sample::from))
+        Ok(futures_util::StreamExt::chain(first, pages(queue, rest).map_ok(Sample::from)))
     }
 }
 
@@ -64,16 +64,22 @@ fn pages(queue: Arc<dyn Queue>, first: Option<List>) -> impl Stream<Item = Resul
     pages.try_flatten()
 }
 
-/// A list begins with the oldest, so that all of it is read.
-async fn last(queue: &Arc<dyn Queue>, name: QueueName, number: usize) -> Result<VecDeque<Entry>, QueueError> {
-    let keep = |mut kept: VecDeque<Entry>, entry| async move {
-        if kept.len() >= number {
-            kept.pop_front();
-        }
-        kept.push_back(entry);
-        Ok(kept)
-    };
-    pages(Arc::clone(queue), Some(List::new(name, State::Done))).try_fold(VecDeque::new(), keep).await
+async fn last(queue: &dyn Queue, name: QueueName, number: usize) -> Result<Vec<Sample>, QueueError> {
+    let sampled = queue.sample(gristmill_queue::Sample::last(name.clone(), number)).await?;
+    let samples = sampled.into_iter().enumerate().filter_map(|(at, sampled)| match sampled.entry {
+        Some(entry) => Some(Sample { event: sampled.event, ..Sample::from(entry) }),
+        // It is in the log alone: a number stands for what its entry was.
+        None => Some(Sample {
+            entry: EntryId::new(&format!("0-{}", at + 1)).ok()?,
+            queue: name.clone(),
+            attempt: 1,
+            enqueued_at: sampled.published_at,
+            event: sampled.event,
+        }),
+    });
+    let mut samples: Vec<_> = samples.collect();
+    samples.reverse();
+    Ok(samples)
 }
 
 impl FromStr for Selection {
@@ -109,7 +115,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(selection));
             assert_eq!(selection.to_string(), text);
         }
-        for wrong in ["", "last", "last:", "last:0", "last:10001", "last:-1", "dead:5", "all", "Dead"] {
+        for wrong in ["", "last", "last:", "last:0", "last:1001", "last:-1", "dead:5", "all", "Dead"] {
             assert_eq!(wrong.parse::<Selection>(), Err(SelectionError(wrong.to_owned())));
         }
     }

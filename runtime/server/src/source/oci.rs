@@ -164,7 +164,7 @@ fn config(host: &str, authorities: Option<Vec<u8>>) -> ClientConfig {
         return config;
     }
     // A proxy that is not used for any host: otherwise the one from the environment would be asked for this machine.
-    let (http_proxy, no_proxy) = (Some("http://127.0.0.1:9".to_owned()), Some("*".to_owned()));
+    let (http_proxy, no_proxy) = (Some("http://127.0.0.1:9".to_owned()), Some("localhost,127.0.0.0/8,::1".to_owned()));
     ClientConfig { protocol: ClientProtocol::Http, http_proxy, no_proxy, ..config }
 }
 
