@@ -186,7 +186,10 @@ impl Dispatcher {
         let mut phase = self.phase.clone();
         let mut looks = tokio::time::interval(window::PATIENCE / 2);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.adopt_pause().await;
+        tokio::spawn({
+            let this = self.clone();
+            async move { this.adopt_pause().await }
+        });
         loop {
             let claimed = tokio::select! {
                 biased;
@@ -230,38 +233,46 @@ impl Dispatcher {
 
     /// A breaker may have paused the queue before: of the version before, or of an earlier process.
     async fn adopt_pause(&self) {
-        let stats = self.queue.stats().await.unwrap_or_default();
-        let paused = stats.into_iter().find(|stats| stats.queue == self.name).and_then(|stats| stats.paused);
-        if let Some(reason) = paused {
-            self.breaker.adopt(&reason, Instant::now());
+        match self.queue.stats().await {
+            Ok(stats) => {
+                let paused = stats.into_iter().find(|stats| stats.queue == self.name).and_then(|stats| stats.paused);
+                self.breaker.adopt(paused.as_deref(), Instant::now());
+            }
+            // It is asked again when a claim has come back with nothing.
+            Err(error) => debug!(handler = %self.name, %error, "cannot tell whether its queue is paused"),
         }
     }
 
     /// What can be started at once. What was claimed before and could not goes back meanwhile.
-    async fn claim(&self, looks: &mut Interval) -> Result<Vec<Delivery>, QueueError> {
+    async fn claim(self: &Arc<Self>, looks: &mut Interval) -> Result<Vec<Delivery>, QueueError> {
         let mut claim = pin!(self.claim_next());
         loop {
             tokio::select! {
                 biased;
                 claimed = &mut claim => return claimed,
-                _ = looks.tick() => self.give_back(self.window.overdue()).await,
+                _ = looks.tick() => self.give_back_beside(self.window.overdue()),
             }
         }
     }
 
     /// Claims as the breaker lets it: nothing while it is open, but for a probe now and then.
-    async fn claim_next(&self) -> Result<Vec<Delivery>, QueueError> {
+    async fn claim_next(self: &Arc<Self>) -> Result<Vec<Delivery>, QueueError> {
         loop {
             let changed = self.breaker.changed();
             match self.breaker.step() {
                 Step::Claim => tokio::select! {
                     biased;
-                    claimed = self.claim_as_ever() => return claimed,
+                    claimed = self.claim_as_ever() => {
+                        if claimed.as_ref().is_ok_and(Vec::is_empty) {
+                            self.adopt_pause().await;
+                        }
+                        return claimed;
+                    }
                     () = changed => {}
                 },
                 Step::Pause(reason) => {
                     error!(handler = %self.name, reason = one_line(&reason), "its queue is paused, until a probe is handled");
-                    self.give_back(self.window.take_all()).await;
+                    self.give_back_beside(self.window.take_all());
                     let (queue, only_if) = (self.name.clone(), PauseIf::NotPaused);
                     self.queue.operate(Operation::Pause { queue, reason, only_if }).await?;
                     self.breaker.paused();
@@ -288,7 +299,7 @@ impl Dispatcher {
                 Step::Wait => tokio::select! {
                     () = changed => {}
                     // Whatever has become of it: its lease has ended by then.
-                    () = tokio::time::sleep(self.version.handler.config.queue.lease) => self.breaker.forget(),
+                    () = tokio::time::sleep(self.version.handler.config.queue.lease) => self.breaker.give_up_probe(),
                 },
             }
         }
@@ -296,15 +307,20 @@ impl Dispatcher {
 
     async fn claim_as_ever(&self) -> Result<Vec<Delivery>, QueueError> {
         let calls = self.window.room().await;
-        let claim = Claim::new(self.name.clone(), calls * self.version.handler.batch_size());
-        self.queue.claim(claim.wait(CLAIM_WAIT)).await
+        self.queue.claim(self.claim_of(calls * self.version.handler.batch_size())).await
+    }
+
+    /// With leases as this version needs them: its successor may have others already.
+    fn claim_of(&self, deliveries: usize) -> Claim {
+        let lease = Some(self.version.handler.config.queue.lease);
+        Claim { lease, ..Claim::new(self.name.clone(), deliveries).wait(CLAIM_WAIT) }
     }
 
     /// From `at` on, the next entry alone, through the breaker's own pause.
     async fn probe(&self, reason: String, at: Instant) -> Result<Vec<Delivery>, QueueError> {
         tokio::time::sleep_until(at.into()).await;
-        let claim = Claim::new(self.name.clone(), 1).wait(CLAIM_WAIT).through(reason);
-        let claimed = self.queue.claim(claim).await?;
+        self.window.room().await;
+        let claimed = self.queue.claim(self.claim_of(1).through(reason)).await?;
         if let Some(delivery) = claimed.first() {
             info!(handler = %self.name, entry = %delivery.entry, "trying whether it handles events again");
             self.breaker.probing(delivery.entry.clone());
@@ -327,12 +343,25 @@ impl Dispatcher {
         all.flat_map(|(version, deliveries)| calls_of(version, deliveries, now, in_hand)).collect()
     }
 
+    /// The same beside whatever else is done, and to its end.
+    fn give_back_beside(self: &Arc<Self>, calls: Vec<Call>) {
+        if !calls.is_empty() {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.give_back(calls).await });
+        }
+    }
+
     /// Deliveries that were not begun: no attempt is spent.
     async fn give_back(&self, calls: Vec<Call>) {
         let deliveries: Vec<_> = calls.iter().flat_map(Call::deliveries).collect();
+        for delivery in &deliveries {
+            self.breaker.forget(&delivery.entry);
+        }
+        let deliveries: Vec<_> = deliveries.into_iter().map(|delivery| (delivery, None)).collect();
         if !deliveries.is_empty() {
             debug!(handler = %self.name, deliveries = deliveries.len(), "giving back what was not begun");
-            let released = deliveries.iter().map(|delivery| Settle::new(delivery.lease, Outcome::Released)).collect();
+            let released =
+                deliveries.iter().map(|(delivery, _)| Settle::new(delivery.lease, Outcome::Released)).collect();
             self.settle_all(&deliveries, released).await;
         }
     }
@@ -384,7 +413,13 @@ impl Dispatcher {
             // The state is held until the run is settled: that is how long the queue remembers what it is checked against.
             let (settle, _state) = tokio::select! {
                 biased;
-                judged = self.run_once(&mut run) => judged?,
+                judged = self.run_once(&mut run) => match judged {
+                    Some(judged) => judged,
+                    None => {
+                        self.breaker.forget(&run.delivery.entry);
+                        return None;
+                    }
+                },
                 _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => {
                     (Settle::new(run.delivery.lease, Outcome::Released), None)
                 }
@@ -392,7 +427,7 @@ impl Dispatcher {
             if !settlement::keeps_slot(&run.delivery, &settle) {
                 return Some(Judged::new(run, settle));
             }
-            if self.settle_all(&[&run.delivery], vec![settle]).await != [Settled::Conflict] {
+            if self.settle_all(&[(&run.delivery, Some(&*run.version))], vec![settle]).await != [Settled::Conflict] {
                 return None;
             }
             run.conflicts += 1;

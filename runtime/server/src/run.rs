@@ -55,8 +55,7 @@ pub async fn run(args: &Run, path: &Path, config: Config, program: &Program) -> 
     };
     let on_loss = if args.accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
     let queue = engine::open(&start.config, on_loss).await?;
-    let (grace, parts) = (config.shutdown_grace, (host, queue.clone(), versions));
-    let runtime = Runtime::start(start, parts).await?;
+    let runtime = Runtime::start(start, (host, queue.clone(), versions)).await?;
     let reloading = tokio::spawn(reload(hangups, path.to_owned(), folder, runtime.deployment.clone()));
     let worked = tokio::select! {
         worked = runtime.work(args) => worked,
@@ -67,7 +66,7 @@ pub async fn run(args: &Run, path: &Path, config: Config, program: &Program) -> 
     reloading.abort();
     let is_well = !args.until_idle || runtime.deployment.handlers().iter().all(|handler| handler.circuit.is_none());
     // Stopped in order whatever happened: what runs is settled or released.
-    runtime.stop(grace, &mut signals).await;
+    runtime.stop(&mut signals).await;
     if worked.is_ok() && args.until_idle {
         screen::print(&report::render(&*queue, &baseline, &latencies, Screen::stdout()).await?)?;
     }
@@ -82,9 +81,10 @@ async fn reload(mut hangups: Signal, path: PathBuf, mut plugins: Option<Folder>,
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let name = path.file_name().map(OsStr::to_owned).unwrap_or_default();
     // Where a configuration is mounted, it may be a link to a folder that is replaced as a whole.
-    let is_ours =
+    let is_config =
         move |touched: &Path| touched.file_name().is_some_and(|touched| touched == name || touched == "..data");
-    let watch = Watch::start([&*folder], is_ours);
+    let is_ours = move |touched: &Path| is_config(touched) || Folder::is_of_interest(touched);
+    let watch = Watch::start(std::iter::once(&*folder).chain(plugins.as_ref().map(Folder::path)), is_ours);
     let mut read = Some(deployment.config().written.clone());
     let mut is_told = false;
     loop {
@@ -96,16 +96,25 @@ async fn reload(mut hangups: Signal, path: PathBuf, mut plugins: Option<Folder>,
             () = watch.changed() => false,
         };
         let now = contents(&path).await;
-        if is_signal || now != read {
+        let is_reloaded = is_signal || now != read;
+        if is_reloaded {
             read = now;
             deployment.reload(&path, if is_signal { Look::Everywhere } else { Look::WhereChanged }).await;
         }
         if let Some(folder) = &mut plugins {
-            let looked = tokio::task::block_in_place(|| folder.look());
+            if is_reloaded {
+                // What was refused may be allowed now.
+                folder.forget(deployment.wrong_plugins().iter().map(|(path, _)| path));
+            }
+            let before = folder.clone();
+            let looked = tokio::task::block_in_place(|| folder.look(|path| watch.is_being_written(path)));
             match looked {
                 Ok(found) => {
                     is_told = false;
-                    deployment.take_plugins(found).await;
+                    if !deployment.take_plugins(found).await {
+                        // It is found again.
+                        *folder = before;
+                    }
                 }
                 // Once, and not every few seconds.
                 Err(error) if !is_told => {
@@ -156,7 +165,7 @@ impl Runtime {
         let capabilities = queue.capabilities();
         info!(url = %format_args!("http://{}", http.address()), engine = capabilities.engine, durability = %capabilities.durability,
             handlers = start.prepared.len(), "ready");
-        deployment.begin(start.prepared).await;
+        deployment.begin(start).await;
         Ok(Self { deployment, baseline: Baseline::new(&stats), readiness, http })
     }
 
@@ -227,8 +236,9 @@ impl Runtime {
         Ok(true)
     }
 
-    async fn stop(self, grace: Duration, signals: &mut Signals) {
+    async fn stop(self, signals: &mut Signals) {
         self.readiness.close();
+        let grace = self.deployment.config().shutdown_grace;
         self.deployment.stop(grace, signals.next("stopping at once")).await;
         self.http.stop().await;
         info!("stopped");

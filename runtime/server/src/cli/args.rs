@@ -171,7 +171,8 @@ Examples:
   gristmill run --publish events.ndjson --until-idle     handle a file of events, then exit
 
 SIGINT (Ctrl-C) and SIGTERM stop it when the handlers that run are done, or after `shutdown-grace`; a second one stops it
-at once. SIGHUP has secrets read again.")]
+at once. runtime.toml is applied when it changes; SIGHUP has it, the sources of all components and all secrets read
+again.")]
 pub struct Run {
     /// Exit when nothing is ready, waiting, leased, or scheduled within the backoff cap
     #[arg(long)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gristmill_core::HandlerName;
 use tracing::{error, info, warn};
 
-use super::record::{Kept, Origin};
+use super::record::{Kept, Origin, Record};
 use super::status::RolledBack;
 use super::versions::VersionsError;
 use super::work::Work;
@@ -40,17 +40,31 @@ impl Shared {
         }
     }
 
-    /// Ends what is tried, if anything is: the current version handles everything. What was tried.
-    pub(super) fn end_trial(&self, name: &HandlerName) -> Option<Kept> {
+    /// Ends what is tried by hand, if anything is: the current version handles everything. What was tried.
+    pub(super) async fn end_trial(&self, name: &HandlerName) -> Option<Kept> {
         let tried = self.slots().get(name)?.tried.clone()?;
         self.refit(name, None);
+        self.remember(name, &tried.version).await;
         Some(tried.version)
+    }
+
+    /// What is tried has been delivered by its source, whatever becomes of it.
+    pub(super) fn note_tried(&self, name: &HandlerName, record: &mut Record) {
+        let slots = self.slots();
+        let tried = slots.get(name).and_then(|slot| slot.tried.as_ref());
+        if let Some(tried) = tried.filter(|tried| tried.version.origin == Origin::Source) {
+            record.source = Some(tried.version.digest.clone());
+        }
+    }
+
+    pub(super) fn is_circuit_open(&self, name: &HandlerName) -> bool {
+        self.slots().get(name).is_some_and(|slot| slot.work.breaker().open().is_some())
     }
 
     /// Gives the current version another dispatcher, with or without one that is tried. Whether there is such a handler.
     fn refit(&self, name: &HandlerName, tried: Option<Tried>) -> bool {
         let mut slots = self.slots_mut();
-        let Some(slot) = slots.get_mut(name) else { return false };
+        let Some(slot) = slots.get_mut(name).filter(|_| !self.is_stopping()) else { return false };
         slot.work.drain();
         let fleet = Fleet { handler: slot.handler.clone(), trial: tried.as_ref().map(|tried| tried.trial.clone()) };
         let predecessor = std::mem::replace(&mut slot.work, Work::start(self, fleet));
@@ -76,14 +90,18 @@ impl Shared {
             }
             Err(error) => {
                 error!(handler = %name, %error, "the version that was tried cannot be recorded, and does not take over");
-                self.end_trial(&name);
+                self.refit(&name, None);
             }
         }
     }
 
-    /// The version has failed. Its source has delivered it, and shall not deliver it again after a restart.
-    pub(super) async fn give_up(&self, name: &HandlerName, standing: &Standing) {
-        let Some(version) = self.end_trial(name) else { return };
+    /// The version has failed: it gets nothing more, whatever else is going on. What it was.
+    fn give_up(&self, name: &HandlerName, trial: &Arc<Trial>, standing: &Standing) -> Option<Kept> {
+        let version = {
+            let slots = self.slots();
+            let tried = slots.get(name)?.tried.as_ref()?;
+            Arc::ptr_eq(&tried.trial, trial).then(|| tried.version.clone())?
+        };
         let reason = format!(
             "{} of {} deliveries failed, the last one: {}",
             standing.failed,
@@ -91,15 +109,24 @@ impl Shared {
             standing.last_failure.as_deref().unwrap_or("for no known reason")
         );
         warn!(handler = %name, version = short_digest(&version.digest), reason, "the version that was tried is rolled back");
+        self.refit(name, None);
         let (at, digest) = (self.clock.now(), version.digest.clone());
-        let record = self.slots_mut().get_mut(name).map(|slot| {
+        if let Some(slot) = self.slots_mut().get_mut(name) {
             slot.rolled_back = Some(RolledBack { digest, at, reason });
-            if version.origin == Origin::Source {
-                slot.record.source = Some(version.digest.clone());
-            }
+        }
+        Some(version)
+    }
+
+    /// Notes that its source has delivered a version that is tried no more, so that it does not come back.
+    async fn remember(&self, name: &HandlerName, version: &Kept) {
+        if version.origin != Origin::Source {
+            return;
+        }
+        let record = self.slots_mut().get_mut(name).map(|slot| {
+            slot.record.source = Some(version.digest.clone());
             slot.record.clone()
         });
-        let Some(record) = record.filter(|_| version.origin == Origin::Source) else { return };
+        let Some(record) = record else { return };
         let (versions, handler) = (self.versions.clone(), name.clone());
         let recorded = tokio::task::spawn_blocking(move || versions.commit(&handler, &record));
         if let Err(error) = recorded.await.unwrap_or_else(|error| Err(VersionsError::interrupted(error))) {
@@ -126,15 +153,18 @@ async fn watch_over(shared: Arc<Shared>, name: HandlerName, trial: Arc<Trial>, n
         if !standing.is_too_much && !is_over {
             continue;
         }
-        let open = shared.changing.lock().await;
-        if open.0 && shared.is_tried(&name, &trial) {
-            if standing.is_too_much {
-                shared.give_up(&name, &standing).await;
-            } else {
-                shared.promote(next, &standing).await;
+        if standing.is_too_much {
+            if let Some(version) = shared.give_up(&name, &trial, &standing) {
+                let _change = shared.changing.lock().await;
+                shared.remember(&name, &version).await;
             }
+            return;
         }
-        return;
+        let _change = shared.changing.lock().await;
+        if shared.is_tried(&name, &trial) && !shared.is_stopping() && !trial.standing().is_too_much {
+            shared.promote(next, &standing).await;
+            return;
+        }
     }
 }
 

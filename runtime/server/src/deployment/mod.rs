@@ -39,6 +39,7 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -94,7 +95,9 @@ struct Shared {
     /// Where dispatchers run.
     threads: Threads,
     /// Held by whoever changes anything.
-    changing: tokio::sync::Mutex<Open>,
+    changing: tokio::sync::Mutex<()>,
+    /// Everything is about to end: nothing is set to work any more. Looked at with the slots locked for writing.
+    is_stopping: AtomicBool,
     /// What is written in runtime.toml and in effect.
     written: RwLock<Arc<Config>>,
     /// The same with the handlers that plugins are.
@@ -105,10 +108,6 @@ struct Shared {
     finishing: Mutex<Vec<Work>>,
     reloads: Mutex<Reloads>,
 }
-
-/// Whether anything may be changed: not when everything is about to stop.
-#[derive(Debug)]
-struct Open(bool);
 
 /// One handler.
 #[derive(Debug)]
@@ -222,7 +221,7 @@ impl Deployment {
         start: &Start,
         (host, queue, versions): (Host, Arc<dyn Queue>, Arc<Versions>),
     ) -> anyhow::Result<Self> {
-        let Start { written, config, plugins, prepared } = start;
+        let Start { written, config, plugins, prepared, .. } = start;
         let threads = Threads::start("gristmill-dispatch", DISPATCH_THREADS).context("cannot start threads")?;
         let router = Arc::new(Router::new(registry::routes(config)));
         let shared = Arc::new(Shared {
@@ -234,7 +233,8 @@ impl Deployment {
             versions,
             guests: Handle::current(),
             threads,
-            changing: tokio::sync::Mutex::new(Open(true)),
+            changing: tokio::sync::Mutex::default(),
+            is_stopping: AtomicBool::new(false),
             written: RwLock::new(Arc::new(written.clone())),
             config: RwLock::new(Arc::new(config.clone())),
             plugins: Mutex::new(plugins.clone()),
@@ -251,10 +251,13 @@ impl Deployment {
     }
 
     /// Sets the handlers to work.
-    pub async fn begin(&self, prepared: Vec<Prepared>) {
+    pub async fn begin(&self, start: Start) {
         let _change = self.shared.changing.lock().await;
-        for prepared in prepared {
+        for prepared in start.prepared {
             self.shared.switch(prepared);
+        }
+        for (next, canary) in start.tried {
+            self.shared.try_out(next, canary);
         }
     }
 
@@ -264,10 +267,12 @@ impl Deployment {
     /// When it is not deployed; then nothing has changed.
     pub async fn deploy(&self, name: HandlerName, bytes: Bytes, how: How) -> Result<Deployed, DeployError> {
         self.uninterrupted(async move |shared| {
-            let (handler, record) = shared.slot(&name)?;
-            let actual = digest(&bytes);
+            let (handler, mut record) = shared.slot(&name)?;
+            shared.note_tried(&name, &mut record);
+            let actual = digest_of(&bytes).await;
             check_pin(&handler.config, &actual)?;
             if record.current.digest == actual {
+                shared.end_trial(&name).await;
                 return Ok(Deployed::unchanged(record.current));
             }
             let config = shared.config();
@@ -279,7 +284,10 @@ impl Deployment {
                 None => None,
             };
             let deployed = match handler.config.canary {
-                Some(canary) if !how.at_once => shared.try_first(&handler, next, canary),
+                // Where every event fails, there is nothing to be careful of.
+                Some(canary) if !how.at_once && !shared.is_circuit_open(&name) => {
+                    shared.try_first(&handler, next, canary)
+                }
                 _ => shared.take_over(&handler, next).await?,
             };
             Ok(Deployed { comparison, ..deployed })
@@ -295,7 +303,7 @@ impl Deployment {
         self.uninterrupted(async move |shared| {
             let (handler, mut record) = shared.slot(&name)?;
             if asked.is_none()
-                && let Some(tried) = shared.end_trial(&name)
+                && let Some(tried) = shared.end_trial(&name).await
             {
                 info!(handler = %name, version = short_digest(&tried.digest), "the version that was tried is rolled back by hand");
                 return Ok(Deployed { before: tried.digest, ..Deployed::unchanged(record.current) });
@@ -304,7 +312,9 @@ impl Deployment {
                 .roll_back(asked.as_deref(), shared.clock.now())
                 .map_err(|error| DeployError::NoVersion { handler: name.clone(), error })?;
             check_pin(&handler.config, &version.digest)?;
+            shared.note_tried(&name, &mut record);
             if handler.component.digest() == version.digest {
+                shared.end_trial(&name).await;
                 return Ok(Deployed::unchanged(version));
             }
             let config = shared.config();
@@ -330,8 +340,8 @@ impl Deployment {
         let shared = self.shared.clone();
         let changed = self.shared.guests.spawn(async move {
             let owner = shared.clone();
-            let open = owner.changing.lock().await;
-            if !open.0 {
+            let _change = owner.changing.lock().await;
+            if owner.is_stopping() {
                 return Err(DeployError::Stopping);
             }
             change(shared).await
@@ -372,16 +382,25 @@ impl Deployment {
 
     /// Reads the secrets of all handlers again.
     pub async fn refresh_secrets(&self) {
-        let handlers = self.shared.slots().values().map(|slot| slot.handler.clone()).collect();
+        let _change = self.shared.changing.lock().await;
+        let all = |slot: &Slot| {
+            let tried = slot.tried.as_ref().map(|tried| tried.trial.candidate.clone());
+            std::iter::once(slot.handler.clone()).chain(tried)
+        };
+        let handlers = self.shared.slots().values().flat_map(all).collect();
         registry::refresh(handlers).await;
     }
 
     /// Ends all work: no more claims, and what runs may go on for `grace`, or until `hurry` ends. What still runs then goes
     /// back. Returns when every delivery is settled; whether none had to go back.
     pub async fn stop(&self, grace: Duration, hurry: impl Future<Output = ()>) -> bool {
-        self.shared.changing.lock().await.0 = false;
-        let mut all: Vec<_> =
-            std::mem::take(&mut *self.shared.slots_mut()).into_values().map(|slot| slot.work).collect();
+        // A change that is under way is not waited for: what it has recorded is for the next start.
+        let slots = {
+            let mut slots = self.shared.slots_mut();
+            self.shared.is_stopping.store(true, Ordering::SeqCst);
+            std::mem::take(&mut *slots)
+        };
+        let mut all: Vec<_> = slots.into_values().map(|slot| slot.work).collect();
         all.append(&mut self.shared.finishing());
         all.iter().for_each(Work::drain);
         let drained = async {
@@ -405,6 +424,10 @@ impl Deployment {
 }
 
 impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
     fn written(&self) -> Arc<Config> {
         self.written.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -434,7 +457,7 @@ impl Shared {
     }
 
     fn workshop<'a>(&'a self, config: &'a Config) -> Workshop<'a> {
-        Workshop { host: &self.host, versions: &self.versions, config, now: self.clock.now() }
+        Workshop { host: &self.host, versions: &self.versions, config, now: self.clock.now(), is_start: false }
     }
 
     /// A handler and its versions.
@@ -486,6 +509,9 @@ impl Shared {
     fn switch(&self, next: Prepared) {
         let name = next.handler.config.name.clone();
         let mut slots = self.slots_mut();
+        if self.is_stopping() {
+            return;
+        }
         if let Some(Slot { work, .. }) = slots.get(&name) {
             work.drain();
         }
@@ -495,7 +521,8 @@ impl Shared {
         if let Some(Slot { work, tried, .. }) = predecessor {
             self.finish(work);
             if let Some(Tried { version, .. }) = tried {
-                debug!(handler = %name, version = short_digest(&version.digest), "the trial has ended");
+                let version = short_digest(&version.digest);
+                debug!(handler = %name, version, "the trial of this version has ended");
             }
         }
     }
@@ -539,6 +566,12 @@ fn described(want: &Want) -> Option<String> {
     } else {
         format!("{import}, and gets nothing of it without: grant = {{ {} = {} }}", grant.name(), grant.example())
     })
+}
+
+/// What identifies bytes; for many, that takes a while.
+async fn digest_of(bytes: &Bytes) -> String {
+    let bytes = bytes.clone();
+    tokio::task::spawn_blocking(move || digest(&bytes)).await.unwrap_or_default()
 }
 
 /// Whether `digest` may run, by the configuration.

@@ -10,11 +10,13 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use gristmill_core::HandlerName;
 use tracing::error;
 
+use super::watch::QUIET;
 use crate::cli::text::one_line;
 use crate::config::{Config, HandlerConfig, Plugin};
 use crate::manifest;
@@ -102,7 +104,7 @@ pub(super) struct Plugins {
 impl Plugins {
     /// Notes what is wrong with a file, and tells the log.
     pub(super) fn refuse(&mut self, path: &Path, why: String) {
-        error!("a plugin is not loaded, and nothing has changed:\n{why}");
+        error!("a plugin is refused:\n{why}");
         self.wrong.insert(path.to_owned(), why);
     }
 
@@ -167,22 +169,42 @@ impl Folder {
         !is_hidden && path.extension().is_some_and(|extension| extension == COMPONENT || extension == MANIFEST)
     }
 
-    /// Looks at what is there. A file that is as it was is not opened. Blocks.
+    /// What of these files was seen counts as not seen, so that they are read again.
+    pub fn forget<'a>(&mut self, paths: impl IntoIterator<Item = &'a PathBuf>) {
+        for path in paths {
+            self.seen.remove(path);
+        }
+    }
+
+    /// Looks at what is there. A file that is as it was is not opened, and one that `is_being_written` counts as it was.
+    /// Blocks.
     ///
     /// # Errors
     /// When the folder cannot be read, or is not to be trusted; then everything counts as being as it was.
-    pub fn look(&mut self) -> Result<Found, FolderError> {
+    pub fn look(&mut self, is_being_written: impl Fn(&Path) -> bool) -> Result<Found, FolderError> {
         self.check()?;
         let mut found = Found::default();
         let mut there = BTreeMap::new();
         for path in self.components()? {
             // Who follows a link sees what it leads to. A file that goes in this moment is gone.
             let Ok(metadata) = fs::metadata(&path) else { continue };
-            if !metadata.is_file() || metadata.len() == 0 {
+            if !metadata.is_file() {
                 continue;
             }
-            let beside = fs::metadata(path.with_extension(MANIFEST)).ok().map(|metadata| Stamp::of(&metadata));
-            let stamps = (Stamp::of(&metadata), beside);
+            let manifest = path.with_extension(MANIFEST);
+            let beside = fs::metadata(&manifest).ok();
+            let is_unfinished = metadata.len() == 0
+                || is_being_written(&path)
+                || is_being_written(&manifest)
+                || is_young(&metadata)
+                || beside.as_ref().is_some_and(is_young);
+            if is_unfinished {
+                if let Some(stamps) = self.seen.get(&path) {
+                    there.insert(path, *stamps);
+                }
+                continue;
+            }
+            let stamps = (Stamp::of(&metadata), beside.as_ref().map(Stamp::of));
             if self.seen.get(&path) != Some(&stamps) {
                 match self.read(&path, &metadata) {
                     Ok(plugin) => found.changed.push(plugin),
@@ -238,6 +260,12 @@ impl Folder {
     }
 }
 
+/// Whether it was written so short a time ago that more may come.
+fn is_young(metadata: &Metadata) -> bool {
+    let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_some_and(|age| age < QUIET)
+}
+
 impl Stamp {
     fn of(metadata: &Metadata) -> Self {
         Self {
@@ -266,6 +294,20 @@ mod tests {
         (directory, folder)
     }
 
+    /// Whatever was written, was written long ago.
+    fn look(folder: &mut Folder) -> Result<Found, FolderError> {
+        for file in fs::read_dir(&folder.path).into_iter().flatten() {
+            let long_ago = SystemTime::now() - 2 * QUIET;
+            let _ = fs::File::open(file.unwrap().path()).and_then(|file| file.set_modified(long_ago));
+        }
+        folder.look(|_| false)
+    }
+
+    /// The same, while somebody writes a file.
+    fn look_except(folder: &mut Folder, written: &Path) -> Found {
+        folder.look(|path| path == written).unwrap()
+    }
+
     fn names(found: &Found) -> Vec<&str> {
         found.changed.iter().map(|(plugin, _)| plugin.name.as_str()).collect()
     }
@@ -284,18 +326,25 @@ mod tests {
         fs::write(&elsewhere, MODULE).unwrap();
         symlink(&elsewhere, &other).unwrap();
         symlink(directory.path().join("nowhere"), at("broken.wasm")).unwrap();
-        let found = folder.look().unwrap();
+        let found = look(&mut folder).unwrap();
         assert_eq!((names(&found), &found.wrong, &found.gone), (vec!["one", "other"], &vec![], &vec![]));
         assert_eq!(found.changed[0].1, MODULE);
-        assert!(folder.look().unwrap().is_empty());
+        assert!(look(&mut folder).unwrap().is_empty());
         fs::write(&beside, "description = \"another\"\n").unwrap();
-        assert_eq!(names(&folder.look().unwrap()), ["one"], "its manifest is new");
+        assert_eq!(names(&look(&mut folder).unwrap()), ["one"], "its manifest is new");
         // As long as before, and what the link leads to.
         fs::write(&elsewhere, [MODULE, &[0, 2, 1, b'x']].concat()).unwrap();
-        assert_eq!(names(&folder.look().unwrap()), ["other"]);
+        assert_eq!(names(&look(&mut folder).unwrap()), ["other"]);
+        // Who writes it anew has emptied it first; it is as it was until that is done.
+        fs::write(&one, "").unwrap();
+        assert!(look(&mut folder).unwrap().is_empty());
+        fs::write(&one, [MODULE, &[0, 2, 1, b'y']].concat()).unwrap();
+        assert!(folder.look(|_| false).unwrap().is_empty(), "more may come");
+        assert!(look_except(&mut folder, &one).is_empty(), "somebody has it open");
+        assert_eq!(names(&look(&mut folder).unwrap()), ["one"]);
         fs::remove_file(&one).unwrap();
-        assert_eq!(folder.look().unwrap().gone, [one]);
-        assert!(folder.look().unwrap().is_empty());
+        assert_eq!(look(&mut folder).unwrap().gone, [one]);
+        assert!(look(&mut folder).unwrap().is_empty());
     }
 
     #[test]
@@ -307,28 +356,28 @@ mod tests {
         fs::write(at("Wrong Name.wasm"), MODULE).unwrap();
         fs::write(at("open.wasm"), MODULE).unwrap();
         fs::set_permissions(at("open.wasm"), fs::Permissions::from_mode(0o666)).unwrap();
-        let found = folder.look().unwrap();
+        let found = look(&mut folder).unwrap();
         assert_eq!(names(&found), Vec::<&str>::new());
         let said: Vec<_> = found.wrong.iter().map(|(_, why)| why.as_str()).collect();
         assert_eq!(said.len(), 4, "{said:?}");
         assert!(said[0].contains("rename the file") && said[1].contains("max-component-size"), "{said:?}");
         assert!(said[2].contains("chmod go-w") && said[3].contains("zip"), "{said:?}");
-        assert!(folder.look().unwrap().is_empty());
+        assert!(look(&mut folder).unwrap().is_empty());
     }
 
     #[test]
     fn a_folder_that_others_can_write_to_is_refused_and_one_that_is_gone_changes_nothing() {
         let (_directory, mut folder) = folder();
         fs::write(folder.path.join("one.wasm"), MODULE).unwrap();
-        folder.look().unwrap();
+        look(&mut folder).unwrap();
         fs::set_permissions(&folder.path, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(folder.look(), Err(FolderError::Open { .. })));
+        assert!(matches!(look(&mut folder), Err(FolderError::Open { .. })));
         fs::set_permissions(&folder.path, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(folder.look().unwrap().is_empty());
+        assert!(look(&mut folder).unwrap().is_empty());
         let moved = folder.path.with_extension("moved");
         fs::rename(&folder.path, &moved).unwrap();
-        assert!(matches!(folder.look(), Err(FolderError::Read { .. })));
+        assert!(matches!(look(&mut folder), Err(FolderError::Read { .. })));
         fs::rename(&moved, &folder.path).unwrap();
-        assert!(folder.look().unwrap().is_empty(), "what is back is as it was");
+        assert!(look(&mut folder).unwrap().is_empty(), "what is back is as it was");
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Workshop<'a> {
     pub(super) versions: &'a Arc<Versions>,
     pub(super) config: &'a Config,
     pub(super) now: Timestamp,
+    /// Whether the process begins, so that a version which ran before is better than none.
+    pub(super) is_start: bool,
 }
 
 impl Prepared {
@@ -104,7 +106,9 @@ impl Workshop<'_> {
         let bytes = match (read, record.clone()) {
             (Ok(bytes), _) => bytes,
             // Whether a registry answers should not decide whether a runtime starts.
-            (Err(error), Some(record)) if handler.component.is_remote() && !is_pinned_to_another(&record) => {
+            (Err(error), Some(record))
+                if self.is_start && handler.component.is_remote() && !is_pinned_to_another(&record) =>
+            {
                 warn!(handler = %handler.name, "{}; going on with {}", one_line(&error.to_string()), record.current.digest);
                 let bytes = self.component(&record.current.digest).await;
                 let bytes = bytes.map_err(|error| PrepareError::Versions { handler: handler.name.clone(), error })?;

@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use super::plugins::Found;
 use super::prepare::{Choice, PrepareError};
+use super::record::Origin;
 use super::{DeployError, Deployment, Prepared, REMOVED, Shared, Slot};
 use crate::cli::text::one_line;
 use crate::config::{self, CanaryOptions, Color, Config, ConfigValue, HandlerConfig};
@@ -39,7 +40,7 @@ pub struct Applied {
     pub restart: Vec<String>,
 }
 
-/// Why a configuration was not applied. Nothing has changed.
+/// Why a configuration was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// These handlers cannot run.
@@ -53,12 +54,29 @@ pub enum ApplyError {
     Deploy(#[from] DeployError),
 }
 
+impl ApplyError {
+    /// Whether nothing has changed: nothing was written yet.
+    fn is_clean(&self) -> bool {
+        matches!(self, Self::Handlers(_) | Self::Deploy(DeployError::Stopping))
+    }
+}
+
+/// Where the bytes of a handler's component are from.
+enum From {
+    /// Its source, unless somebody has chosen another version.
+    Source,
+    /// Its source, which was just read.
+    Given(Bytes),
+    /// What was recorded last.
+    Record,
+}
+
 impl Deployment {
     /// Reads the configuration again, and applies it; what comes of it is logged, and kept for the status.
     pub async fn reload(&self, path: &Path, look: Look) {
         let applied = match read(path.to_owned()).await {
-            Ok(config) => self.apply(config, look).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error),
+            Ok(config) => self.apply(config, look).await.map_err(|error| (error.to_string(), error.is_clean())),
+            Err(error) => Err((error, true)),
         };
         let mut reloads = self.shared.reloads();
         match applied {
@@ -68,8 +86,13 @@ impl Deployment {
                 reloads.error = None;
                 reloads.restart = applied.restart;
             }
-            Err(reason) => {
-                error!("{} is not applied, and nothing has changed:\n{reason}", path.display());
+            Err((reason, is_clean)) => {
+                let so_far = if is_clean {
+                    "nothing has changed"
+                } else {
+                    "some of it may be in effect, now or after a restart"
+                };
+                error!("{} is not applied, and {so_far}:\n{reason}", path.display());
                 reloads.refused += 1;
                 reloads.error = Some((self.shared.clock.now(), reason));
             }
@@ -77,22 +100,28 @@ impl Deployment {
     }
 
     /// Takes what has changed in the folder of plugins.
-    pub async fn take_plugins(&self, found: Found) {
+    /// Whether that was done; else it is to be found again.
+    pub async fn take_plugins(&self, found: Found) -> bool {
         if found.is_empty() {
-            return;
+            return true;
         }
-        match self.uninterrupted(async move |shared| Ok(shared.take(found).await)).await {
-            Ok(Ok(applied)) => applied.tell("the folder of plugins"),
+        let taken = self.uninterrupted(async move |shared| Ok(shared.take(found).await)).await;
+        match taken {
+            Ok(Ok(applied)) => {
+                applied.tell("the folder of plugins");
+                return true;
+            }
             Ok(Err(error)) => error!(%error, "what has changed in the folder of plugins is not applied"),
             Err(error) => debug!(%error, "what has changed in the folder of plugins is for the next start"),
         }
+        false
     }
 
     /// Makes `config` what holds: handlers that are new or others are loaded first, and if one of them fails, nothing
     /// changes. Settings of the runtime itself hold after a restart only.
     ///
     /// # Errors
-    /// When it is not applied; then nothing has changed.
+    /// When it is not applied. Where the disk has failed half-way, some of it may be in effect.
     pub async fn apply(&self, config: Config, look: Look) -> Result<Applied, ApplyError> {
         self.uninterrupted(async move |shared| Ok(shared.apply(config, look).await)).await?
     }
@@ -114,7 +143,9 @@ impl Shared {
         let mut plugins = self.plugins().clone();
         let (mut plans, mut handlers, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (handler, plugin) in plugins.handlers(&written) {
-            match (self.plan(&handler, &written, look, None).await, plugin) {
+            // What plugins are is looked at in their folder alone.
+            let from = if plugin.is_some() { From::Record } else { From::Source };
+            match (self.plan(&handler, &written, look, from).await, plugin) {
                 (Ok(plan), _) => {
                     plans.extend(plan);
                     handlers.push(handler);
@@ -150,7 +181,7 @@ impl Shared {
         let mut plans = Vec::new();
         for (plugin, bytes) in found.changed {
             let planned = match written.plugin(&plugin) {
-                Ok(handler) => match self.plan(&handler, &written, Look::Everywhere, Some(bytes)).await {
+                Ok(handler) => match self.plan(&handler, &written, Look::Everywhere, From::Given(bytes)).await {
                     Ok(plan) => Ok((handler, plan)),
                     Err(error) => Err(error.to_string()),
                 },
@@ -173,7 +204,9 @@ impl Shared {
 
     /// Makes `config` what holds, and does what is planned for that.
     async fn carry_out(self: &Arc<Self>, config: Config, plans: Vec<Plan>) -> Result<Applied, ApplyError> {
-        engine::configure(&*self.queue, &config).await?;
+        if self.is_stopping() {
+            return Err(DeployError::Stopping.into());
+        }
         let mut applied = Applied::default();
         for plan in &plans {
             let (Plan::Switch(next) | Plan::Try { next, .. }) = plan;
@@ -184,6 +217,7 @@ impl Shared {
             let list = if self.slots().contains_key(&name) { &mut applied.changed } else { &mut applied.added };
             list.push(name);
         }
+        engine::configure(&*self.queue, &config).await?;
         // From here on, nothing fails.
         let names: BTreeSet<_> = config.handlers.iter().map(|handler| handler.name.clone()).collect();
         applied.removed = self.slots().keys().filter(|name| !names.contains(*name)).cloned().collect();
@@ -217,19 +251,33 @@ impl Shared {
         handler: &HandlerConfig,
         config: &Config,
         look: Look,
-        given: Option<Bytes>,
+        from: From,
     ) -> Result<Option<Plan>, PrepareError> {
         if look == Look::WhereChanged && self.is_configured_alike(handler) {
             return Ok(None);
         }
         let workshop = self.workshop(config);
-        let choice = workshop.choose(handler, given).await?;
+        let choice = match from {
+            From::Source => workshop.choose(handler, None).await?,
+            From::Given(bytes) => workshop.choose(handler, Some(bytes)).await?,
+            From::Record => match workshop.recorded(handler).await? {
+                Some(choice) => choice,
+                // It has never run: it is found in its folder.
+                None => return Ok(None),
+            },
+        };
         if self.is_at_work(handler, &choice) {
             return Ok(None);
         }
         let next = workshop.prepare(handler, choice).await?;
         let Ok((current, record)) = self.slot(&handler.name) else { return Ok(Some(Plan::Switch(next))) };
-        let (Some(canary), Some(_)) = (handler.canary, &next.new) else { return Ok(Some(Plan::Switch(next))) };
+        let is_another = next.handler.component.digest() != current.component.digest();
+        let (Some(canary), Some(_), true) = (handler.canary, &next.new, is_another) else {
+            return Ok(Some(Plan::Switch(next)));
+        };
+        if self.is_circuit_open(&handler.name) {
+            return Ok(Some(Plan::Switch(next)));
+        }
         if without_places(&current.config) == without_places(handler) {
             return Ok(Some(Plan::Try { current: None, next, canary }));
         }
@@ -240,7 +288,10 @@ impl Shared {
         };
         Ok(Some(match current {
             Some(current) => Plan::Try { current: Some(current), next, canary },
-            None => Plan::Switch(next),
+            None => {
+                warn!(handler = %handler.name, "its current version cannot run under the new configuration: the new one is not tried first");
+                Plan::Switch(next)
+            }
         }))
     }
 
@@ -248,8 +299,11 @@ impl Shared {
     fn is_at_work(&self, handler: &HandlerConfig, choice: &Choice) -> bool {
         let slots = self.slots();
         let Some(slot) = slots.get(&handler.name) else { return false };
-        let runs = slot.handler.component.digest() == choice.record.current.digest && slot.record == choice.record;
-        let is_tried = slot.tried.as_ref().is_some_and(|tried| tried.version.digest == choice.record.current.digest);
+        let wanted = &choice.record.current.digest;
+        let is_tried = slot.tried.as_ref().is_some_and(|tried| tried.version.digest == *wanted);
+        // Its source has gone back to what is current.
+        let is_over = slot.tried.as_ref().is_some_and(|tried| tried.version.origin == Origin::Source) && !is_tried;
+        let runs = slot.handler.component.digest() == wanted && slot.record == choice.record && !is_over;
         (runs || is_tried) && without_places(&slot.handler.config) == without_places(handler)
     }
 
@@ -310,6 +364,8 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
         host("`[runtime] memory`", a.memory != b.memory),
         host("`[runtime] stack`", a.stack != b.stack),
         host("`[runtime] max-component-size`", a.max_component_size != b.max_component_size),
+        host("`[runtime] compile-time`", a.compile_time != b.compile_time),
+        host("`[runtime] compile-memory`", a.compile_memory != b.compile_memory),
         host("`[runtime] max-instances`", a.max_instances != b.max_instances),
         host("`[runtime] code-cache`", a.code_cache != b.code_cache),
         host("`[runtime] code-cache-size`", a.code_cache_size != b.code_cache_size),

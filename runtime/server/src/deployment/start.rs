@@ -7,12 +7,13 @@ use anyhow::bail;
 use bytes::Bytes;
 use gristmill_core::{Clock as _, SystemClock};
 use gristmill_host::Host;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::plugins::{Folder, Found, Plugins};
 use super::prepare::{PrepareError, Prepared, Workshop};
 use super::versions::Versions;
-use crate::config::{Config, HandlerConfig};
+use crate::cli::text::one_line;
+use crate::config::{CanaryOptions, Config, HandlerConfig};
 
 /// Every handler of a deployment, ready to begin.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Start {
     pub(super) plugins: Plugins,
     /// The handlers.
     pub prepared: Vec<Prepared>,
+    /// Versions that are new, and are tried beside them.
+    pub(super) tried: Vec<(Prepared, CanaryOptions)>,
 }
 
 impl Start {
@@ -40,7 +43,7 @@ impl Start {
     ) -> anyhow::Result<Self> {
         let mut plugins = Plugins::default();
         let Found { changed, wrong, .. } = match folder {
-            Some(folder) => tokio::task::block_in_place(|| folder.look())?,
+            Some(folder) => tokio::task::block_in_place(|| folder.look(|_| false))?,
             None => Found::default(),
         };
         plugins.note(&[], wrong);
@@ -49,16 +52,27 @@ impl Start {
             given.insert(plugin.name.clone(), bytes);
             plugins.known.insert(plugin.name.clone(), plugin);
         }
-        let workshop = Workshop { host, versions, config: &written, now: SystemClock::new().now() };
-        let (mut prepared, mut errors) = (Vec::new(), Vec::new());
+        let workshop = Workshop { host, versions, config: &written, now: SystemClock::new().now(), is_start: true };
+        let (mut prepared, mut tried, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (handler, plugin) in plugins.handlers(&written) {
             let loaded = load(workshop, &handler, given.remove(&handler.name)).await;
             match (loaded, plugin) {
-                (Ok(next), _) => prepared.push(next),
-                (Err(error), None) => errors.push(error.to_string()),
-                (Err(error), Some(plugin)) => {
-                    plugins.refuse(&plugin.path, error.to_string());
-                    prepared.extend(before(workshop, &handler).await);
+                (Ok(next), _) => match (handler.canary, beside(workshop, &handler, &next).await) {
+                    (Some(canary), Some(current)) => {
+                        prepared.push(current);
+                        tried.push((next, canary));
+                    }
+                    _ => prepared.push(next),
+                },
+                (Err(error), plugin) => {
+                    // What has run before runs on, whatever has become of its file.
+                    let before = before(workshop, &handler).await;
+                    match plugin {
+                        Some(plugin) => plugins.refuse(&plugin.path, error.to_string()),
+                        None if before.is_some() => error!("{}", one_line(&error.to_string())),
+                        None => errors.push(error.to_string()),
+                    }
+                    prepared.extend(before);
                 }
             }
         }
@@ -73,13 +87,23 @@ impl Start {
         }
         let handlers = prepared.iter().map(|prepared| prepared.handler.config.clone()).collect();
         let config = written.with(handlers);
-        Ok(Self { written, config, plugins, prepared })
+        Ok(Self { written, config, plugins, prepared, tried })
     }
 }
 
 async fn load(workshop: Workshop<'_>, handler: &HandlerConfig, given: Option<Bytes>) -> Result<Prepared, PrepareError> {
     let choice = workshop.choose(handler, given).await?;
     workshop.prepare(handler, choice).await
+}
+
+/// The version that `next` is tried beside; `None`: there is none, or `next` itself is current.
+async fn beside(workshop: Workshop<'_>, handler: &HandlerConfig, next: &Prepared) -> Option<Prepared> {
+    next.new.as_ref()?;
+    let choice = workshop.recorded(handler).await.ok()??;
+    if choice.record.current.digest == next.record.current.digest {
+        return None;
+    }
+    workshop.prepare(handler, choice).await.ok()
 }
 
 /// The version that was current before a file was put in its place that does not load.

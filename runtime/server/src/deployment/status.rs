@@ -95,12 +95,11 @@ impl Deployment {
         self.shared.plugins().wrong.iter().map(|(path, why)| (path.clone(), why.clone())).collect()
     }
 
-    /// Whether a handler's breaker has paused its queue, and has not tried yet whether it is better.
+    /// Whether a handler's breaker may yet resume its queue by itself: it has not tried, or is about to.
     #[must_use]
     pub fn is_to_be_probed(&self, name: &HandlerName) -> bool {
         let slots = self.shared.slots();
-        let circuit = slots.get(name).and_then(|slot| slot.work.breaker().open());
-        circuit.is_some_and(|circuit| circuit.failed_probes == 0)
+        slots.get(name).is_some_and(|slot| slot.work.breaker().is_undecided())
     }
 
     /// What came of reading the configuration again.

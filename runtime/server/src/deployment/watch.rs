@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 /// A file that was written is complete when nobody has touched it for so long.
-const QUIET: Duration = Duration::from_millis(50);
+pub(super) const QUIET: Duration = Duration::from_millis(50);
 /// A file that somebody keeps open for writing counts as complete when nobody has touched it for so long.
 const ABANDONED: Duration = Duration::from_secs(10);
 /// How often somebody looks although nothing was told.
@@ -68,6 +68,12 @@ impl Watch {
             warn!(%error, "changes of files are not told by the operating system: they are looked for every few seconds");
         });
         Self { seen, _watcher: watched.ok() }
+    }
+
+    /// Whether somebody has written to this file, and not closed it since.
+    #[must_use]
+    pub fn is_being_written(&self, path: &Path) -> bool {
+        self.seen.lock().get(path).is_some_and(|touch| touch.is_open && touch.at.elapsed() < ABANDONED)
     }
 
     /// Waits until something may have changed, and is complete.

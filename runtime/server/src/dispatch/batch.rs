@@ -244,7 +244,8 @@ impl Dispatcher {
                 }
             }
         }
-        self.settle_all(&others.iter().collect::<Vec<_>>(), settles).await;
+        let others: Vec<_> = others.iter().map(|delivery| (delivery, Some(version))).collect();
+        self.settle_all(&others, settles).await;
         let Some((emits, transaction)) = effects else {
             debug!(handler = %self.name, deliveries = acked.len(),
                 "not all of a batch was acked: its effects are discarded, and the acked deliveries run again");
@@ -300,7 +301,8 @@ impl Dispatcher {
             let postmortem = postmortem(outcome);
             Settle { postmortem, ..self.verdict(version, delivery, outcome.clone()) }
         };
-        self.settle_all(&batch.iter().collect::<Vec<_>>(), batch.iter().map(settle).collect()).await;
+        let deliveries: Vec<_> = batch.iter().map(|delivery| (delivery, Some(version))).collect();
+        self.settle_all(&deliveries, batch.iter().map(settle).collect()).await;
     }
 }
 

@@ -13,6 +13,7 @@
 //! a person who resumes it closes the circuit.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ use crate::config::BreakerOptions;
 
 /// How the reason of a pause begins that is a breaker's.
 const PREFIX: &str = "circuit breaker: ";
+/// How often an entry is forgiven that is a probe.
+const MAX_FORGIVEN: u32 = 10;
 
 /// Watches over one version of a handler.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct Breaker {
     options: Option<BreakerOptions>,
     circuit: Mutex<Circuit>,
     changed: Notify,
+    /// Whether the queue has been asked for a pause that an earlier breaker has left.
+    has_asked: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -87,26 +92,35 @@ pub struct OpenCircuit {
 
 impl Breaker {
     pub(super) fn new(options: Option<BreakerOptions>) -> Self {
-        Self { options, circuit: Mutex::new(Circuit::Closed(Recent::default())), changed: Notify::new() }
+        let circuit = Mutex::new(Circuit::Closed(Recent::default()));
+        Self { options, circuit, changed: Notify::new(), has_asked: AtomicBool::new(false) }
     }
 
     /// The queue is paused for `reason` as the handler begins. If that was a breaker, of an earlier version or of an
     /// earlier process, this one goes on with a probe.
-    pub(super) fn adopt(&self, reason: &str, now: Instant) {
-        if !reason.starts_with(PREFIX) {
-            return;
+    pub(super) fn adopt(&self, reason: Option<&str>, now: Instant) {
+        let mut circuit = self.lock();
+        if let Some(reason) = reason.filter(|reason| reason.starts_with(PREFIX))
+            && matches!(*circuit, Circuit::Closed(_))
+        {
+            let reason = reason.to_owned();
+            *circuit = match self.options {
+                Some(_) => Circuit::Open(Open { reason, is_paused: true, failed: 0, next: now, probing: None }),
+                None => Circuit::Mended(reason),
+            };
         }
-        let reason = reason.to_owned();
-        *self.lock() = match self.options {
-            Some(_) => Circuit::Open(Open { reason, is_paused: true, failed: 0, next: now, probing: None }),
-            None => Circuit::Mended(reason),
-        };
+        drop(circuit);
+        self.has_asked.store(true, Ordering::Release);
+        self.changed.notify_one();
     }
 
-    /// What became of a delivery. `Some`: it is forgiven, and comes back after so long.
-    pub(super) fn note(&self, entry: &EntryId, outcome: &Outcome, now: Instant) -> Option<Duration> {
+    /// What became of a delivery, which was forgiven so often before. `Some`: it is forgiven, and comes back after so long.
+    pub(super) fn note(&self, (entry, forgiven): (&EntryId, u32), outcome: &Outcome, now: Instant) -> Option<Duration> {
         let options = self.options?;
-        let failed = is_failure(outcome)?;
+        let Some(failed) = is_failure(outcome) else {
+            self.forget(entry);
+            return None;
+        };
         let mut circuit = self.lock();
         match &mut *circuit {
             Circuit::Closed(recent) => {
@@ -127,7 +141,8 @@ impl Breaker {
                 open.next = now + wait;
                 drop(circuit);
                 self.changed.notify_one();
-                return Some(wait);
+                // Attempts end, also those of an entry that is every probe.
+                return (forgiven < MAX_FORGIVEN).then_some(wait);
             }
             Circuit::Open(open) => *circuit = Circuit::Mended(std::mem::take(&mut open.reason)),
             Circuit::Mended(_) => return None,
@@ -166,11 +181,38 @@ impl Breaker {
         }
     }
 
-    /// The probe's delivery is over, and nobody has noted how: it was lost.
-    pub(super) fn forget(&self) {
+    /// If this entry is the probe, its delivery is over, and says nothing: it was given back, or has ended by itself.
+    pub(super) fn forget(&self, entry: &EntryId) {
+        let mut circuit = self.lock();
+        match &mut *circuit {
+            Circuit::Open(open) if open.probing.as_ref() == Some(entry) => open.probing = None,
+            _ => return,
+        }
+        drop(circuit);
+        self.changed.notify_one();
+    }
+
+    /// The probe has taken too long: there is another.
+    pub(super) fn give_up_probe(&self) {
         if let Circuit::Open(open) = &mut *self.lock() {
             open.probing = None;
         }
+    }
+
+    /// Whether the handler gets nothing but probes.
+    pub(super) fn is_open(&self) -> bool {
+        self.options.is_some() && matches!(*self.lock(), Circuit::Open(_))
+    }
+
+    /// Whether the queue may yet go on by itself, without anything being wrong.
+    pub(crate) fn is_undecided(&self) -> bool {
+        let is_new = !self.has_asked.load(Ordering::Acquire);
+        is_new
+            || match &*self.lock() {
+                Circuit::Closed(_) => false,
+                Circuit::Mended(_) => true,
+                Circuit::Open(open) => open.failed == 0,
+            }
     }
 
     /// Everything is as ever: the queue goes on, or a person has resumed it.
@@ -258,35 +300,39 @@ mod tests {
         let (breaker, now) = (Breaker::new(Some(OPTIONS)), Instant::now());
         let reject = Outcome::Reject { reason: "no".to_owned() };
         for outcome in [trap(), trap(), reject.clone(), reject, trap(), Outcome::Released, trap()] {
-            assert_eq!(breaker.note(&entry(1), &outcome, now), None);
+            assert_eq!(breaker.note((&entry(1), 0), &outcome, now), None);
             assert_eq!(breaker.step(), Step::Claim, "{outcome:?}");
         }
-        breaker.note(&entry(1), &trap(), now);
+        breaker.note((&entry(1), 0), &trap(), now);
         let reason = "circuit breaker: 3 of the last 4 deliveries failed, the last one: trap: unreachable\\n";
         assert_eq!(breaker.step(), Step::Pause(reason.to_owned()));
         breaker.paused();
         assert_eq!(breaker.step(), Step::Probe(reason.to_owned(), now + OPTIONS.probe));
-        breaker.note(&entry(1), &ack(), now);
+        breaker.note((&entry(1), 0), &ack(), now);
         assert!(matches!(breaker.step(), Step::Probe(..)), "what was begun before says nothing");
     }
 
     #[test]
     fn probes_are_forgiven_until_one_is_handled() {
         let (breaker, now) = (Breaker::new(Some(OPTIONS)), Instant::now());
-        breaker.adopt("circuit breaker: of another process", now);
+        breaker.adopt(Some("circuit breaker: of another process"), now);
         for (number, wait) in [(1, 2), (2, 3), (3, 3)] {
             breaker.probing(entry(number));
             assert_eq!(breaker.step(), Step::Wait);
             let wait = Duration::from_secs(wait);
-            assert_eq!(breaker.note(&entry(number), &trap(), now), Some(wait));
+            assert_eq!(breaker.note((&entry(number), number), &trap(), now), Some(wait));
             assert_eq!(breaker.step(), Step::Probe("circuit breaker: of another process".to_owned(), now + wait));
         }
         assert_eq!(breaker.open().unwrap().failed_probes, 3);
         breaker.probing(entry(4));
-        breaker.forget();
-        assert!(matches!(breaker.step(), Step::Probe(..)), "of a probe that was lost, there is another");
+        breaker.forget(&entry(5));
+        assert_eq!(breaker.step(), Step::Wait);
+        breaker.note((&entry(4), 0), &Outcome::Released, now);
+        assert!(matches!(breaker.step(), Step::Probe(..)), "of a probe that was given back, there is another");
         breaker.probing(entry(4));
-        assert_eq!(breaker.note(&entry(4), &ack(), now), None);
+        assert_eq!(breaker.note((&entry(4), MAX_FORGIVEN), &trap(), now), None, "attempts end");
+        breaker.probing(entry(4));
+        assert_eq!(breaker.note((&entry(4), 0), &ack(), now), None);
         assert_eq!(breaker.step(), Step::Resume("circuit breaker: of another process".to_owned()));
         breaker.close();
         assert_eq!((breaker.step(), breaker.open()), (Step::Claim, None));
@@ -295,14 +341,14 @@ mod tests {
     #[test]
     fn a_persons_pause_is_no_breakers_and_without_options_it_never_opens() {
         let (breaker, now) = (Breaker::new(Some(OPTIONS)), Instant::now());
-        breaker.adopt("maintenance", now);
+        breaker.adopt(Some("maintenance"), now);
         assert_eq!(breaker.step(), Step::Claim);
         let never = Breaker::new(None);
         for _ in 0..100 {
-            assert_eq!(never.note(&entry(1), &trap(), now), None);
+            assert_eq!(never.note((&entry(1), 0), &trap(), now), None);
         }
         assert_eq!(never.step(), Step::Claim);
-        never.adopt("circuit breaker: before it was switched off", now);
+        never.adopt(Some("circuit breaker: before it was switched off"), now);
         assert!(matches!(never.step(), Step::Resume(_)));
     }
 }

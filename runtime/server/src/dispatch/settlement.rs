@@ -37,7 +37,6 @@ pub(super) struct Judged {
 struct Told {
     kind: OutcomeKind,
     reason: String,
-    version: Option<String>,
 }
 
 impl Judged {
@@ -64,14 +63,18 @@ impl Dispatcher {
         while judged.recv_many(&mut arrived, MAX_SETTLEMENTS).await > 0 {
             let judged = arrived.drain(..).flatten().map(|Judged { run, settle }| (run, *settle));
             let (runs, settles): (Vec<_>, Vec<_>) = judged.unzip();
-            let deliveries: Vec<_> = runs.iter().map(|run| &run.delivery).collect();
+            let deliveries: Vec<_> = runs.iter().map(|run| (&run.delivery, Some(&*run.version))).collect();
             // None has a transaction that could conflict.
             self.settle_all(&deliveries, settles).await;
         }
     }
 
-    /// Settles deliveries, each in its own right; what came of each.
-    pub(super) async fn settle_all(&self, deliveries: &[&Delivery], mut settles: Vec<Settle>) -> Vec<Settled> {
+    /// Settles deliveries, each in its own right, with the version that has handled it, if one has; what came of each.
+    pub(super) async fn settle_all(
+        &self,
+        deliveries: &[(&Delivery, Option<&Version>)],
+        mut settles: Vec<Settle>,
+    ) -> Vec<Settled> {
         let told: Vec<_> = settles.iter().map(Told::new).collect();
         let mut answers = Vec::with_capacity(settles.len());
         while !settles.is_empty() {
@@ -85,15 +88,18 @@ impl Dispatcher {
         }
         let now = self.clock.now();
         let (mut settled, mut refused) = (Vec::with_capacity(answers.len()), Vec::new());
-        for ((delivery, told), answer) in deliveries.iter().zip(told).zip(answers) {
+        for (((delivery, version), told), answer) in deliveries.iter().zip(told).zip(answers) {
             if told.kind == OutcomeKind::Ack && matches!(answer, Ok(SettleReply::Settled(_))) {
                 self.latencies.record(&delivery.queue, now.since(delivery.enqueued_at));
             }
             let is_conflict = matches!(answer, Ok(SettleReply::Conflict));
             settled.push(if is_conflict { Settled::Conflict } else { Settled::Over });
-            let version = told.version.clone();
             if let Some(reason) = hear(delivery, told, answer) {
-                refused.push(Settle { version, ..Settle::new(delivery.lease, Outcome::HostError { reason }) });
+                let outcome = Outcome::HostError { reason };
+                refused.push(match version {
+                    Some(version) => self.verdict(version, delivery, outcome),
+                    None => Settle::new(delivery.lease, outcome),
+                });
             }
         }
         if !refused.is_empty()
@@ -124,7 +130,7 @@ impl Dispatcher {
 fn hear(delivery: &Delivery, told: Told, answer: Result<SettleReply, QueueError>) -> Option<String> {
     match answer {
         Ok(SettleReply::Settled(Disposition::DeadLetter)) => {
-            let Told { kind, reason, .. } = told;
+            let Told { kind, reason } = told;
             warn!(handler = %delivery.queue, entry = %delivery.entry, attempt = delivery.attempt,
                 outcome = %kind, reason, "dead-lettered");
         }
@@ -148,7 +154,7 @@ fn hear(delivery: &Delivery, told: Told, answer: Result<SettleReply, QueueError>
 impl Told {
     fn new(settle: &Settle) -> Self {
         let reason = settle.outcome.reason().map(one_line).unwrap_or_default();
-        Self { kind: settle.outcome.kind(), reason, version: settle.version.clone() }
+        Self { kind: settle.outcome.kind(), reason }
     }
 }
 

@@ -90,8 +90,11 @@ impl Trial {
                 inner.shunned.insert(self.hash(delivery));
             }
         }
+        let is_news = failed || inner.handled == u64::from(self.options.min_deliveries);
         drop(inner);
-        self.changed.notify_one();
+        if is_news {
+            self.changed.notify_one();
+        }
         failed && delivery.forgiven == 0
     }
 
@@ -112,7 +115,7 @@ impl Trial {
         }
     }
 
-    /// Waits until another delivery is over.
+    /// Waits until one has failed, or enough are over.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }

@@ -48,7 +48,12 @@ impl Dispatcher {
     /// Which version handles a delivery.
     pub(super) fn version_for(&self, delivery: &Delivery) -> &Arc<Version> {
         match &self.candidate {
-            Some(candidate) if candidate.trial.as_ref().is_some_and(|trial| trial.takes(delivery)) => candidate,
+            // A probe is for the version that fails.
+            Some(candidate)
+                if !self.breaker.is_open() && candidate.trial.as_ref().is_some_and(|trial| trial.takes(delivery)) =>
+            {
+                candidate
+            }
             _ => &self.version,
         }
     }
@@ -57,7 +62,7 @@ impl Dispatcher {
     pub(super) fn verdict(&self, version: &Version, delivery: &Delivery, outcome: Outcome) -> Settle {
         let forgive = match &version.trial {
             Some(trial) => trial.note(delivery, &outcome).then_some(Duration::ZERO),
-            None => self.breaker.note(&delivery.entry, &outcome, Instant::now()),
+            None => self.breaker.note((&delivery.entry, delivery.forgiven), &outcome, Instant::now()),
         };
         Settle { forgive, ..self.settlement(version, delivery, outcome) }
     }

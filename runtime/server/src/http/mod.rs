@@ -114,7 +114,8 @@ async fn unknown_path(uri: Uri) -> Problem {
         problem::UNKNOWN_PATH,
         format!(
             "there is nothing at `{}`: there are /v1/events, /v1/queues, /v1/queues/{{queue}}, \
-             /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /v1/handlers, /v1/status, /v1/running, /v1/state, \
+             /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /v1/handlers, /v1/handlers/{{handler}}/component, \
+             /v1/handlers/{{handler}}/rollback, /v1/status, /v1/running, /v1/state, \
              /v1/state/{{bucket}}/keys, /v1/state/{{bucket}}/value, /metrics, /healthz and /readyz",
             uri.path().escape_debug()
         ),
