@@ -9,6 +9,7 @@ mod deploying;
 mod http;
 mod manifests;
 mod messages;
+mod plugging;
 mod programs;
 mod publishing;
 mod reloading;
@@ -17,6 +18,7 @@ mod shown;
 mod sources;
 mod state;
 mod surroundings;
+mod swapping;
 mod trusting;
 
 use std::process::Stdio;

@@ -10,7 +10,7 @@ use super::{ALL, one_actor};
 use gristmill_test_guests::CONFIGURED;
 
 /// Replaces the configuration as an editor does.
-fn write(deployment: &Deployment, config: &str) {
+pub(super) fn write(deployment: &Deployment, config: &str) {
     let new = deployment.path().join("new");
     std::fs::write(&new, config).unwrap();
     std::fs::rename(new, deployment.config()).unwrap();

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "shared by test binaries that use different parts")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's rig")]
 
+pub(crate) mod load;
 pub(crate) mod registry;
 pub(crate) mod web;
 
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// No signal that a test waits for takes longer, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes a named pipe.
 pub(crate) fn pipe(path: &Path) {
@@ -177,14 +178,21 @@ impl Deployment {
 
     /// The same, with more variables in its environment.
     pub(crate) fn start_in(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
-        let mut running = self.launch(arguments, environment);
-        running.url = running.await_log("ready")["url"].as_str().unwrap().to_owned();
-        running
+        self.launch(arguments, environment).made_ready()
+    }
+
+    /// Starts a runtime that has little to say of each event: for thousands of them.
+    pub(crate) fn start_quietly(&self) -> Running {
+        self.launch_logging("info", &[], &[]).made_ready()
     }
 
     /// The same, but returns at once: nobody knows yet where it will listen.
     pub(crate) fn launch(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
-        let mut command = self.command(&["run", "--log", "debug", "--log-format", "json"]);
+        self.launch_logging("debug", arguments, environment)
+    }
+
+    fn launch_logging(&self, level: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+        let mut command = self.command(&["run", "--log", level, "--log-format", "json"]);
         command.envs(environment.iter().copied());
         let mut child = command.args(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -207,6 +215,27 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE).build().unwrap()
 }
 
+/// Deploys a component to the runtime at `url`; calls `begin` in the moment before the request is sent. The status, and
+/// what was said; an error if there was no answer.
+pub(crate) fn deploy(
+    url: &str,
+    handler: &str,
+    component: Vec<u8>,
+    begin: impl FnOnce(),
+) -> reqwest::Result<(u16, Value)> {
+    let url = format!("{url}/v1/handlers/{handler}/component?now=true");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let request = client().put(url).body(component);
+        begin();
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        // The status is an answer, even if the rest of it does not come.
+        let body = response.bytes().await.unwrap_or_default();
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    })
+}
+
 /// A runtime at work; killed when dropped.
 pub(crate) struct Running {
     child: Child,
@@ -215,6 +244,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    fn made_ready(mut self) -> Self {
+        self.url = self.await_log("ready")["url"].as_str().unwrap().to_owned();
+        self
+    }
+
     /// The next log record with this message.
     pub(crate) fn await_log(&self, message: &str) -> Value {
         let mut seen = Vec::new();
@@ -278,6 +312,19 @@ impl Running {
         self.get(&format!("/v1/queues/{queue}/entries?state={state}&limit=1000"))["items"].as_array().unwrap().clone()
     }
 
+    /// The same, where there may be more of them than one page holds.
+    pub(crate) fn all_entries(&self, queue: &str, state: &str) -> Vec<Value> {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/queues/{queue}/entries?state={state}&limit=1000{cursor}"));
+            all.extend(page["items"].as_array().unwrap().iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return all,
+            }
+        }
+    }
+
     /// The entry of the event with this id, in a state.
     pub(crate) fn entry(&self, queue: &str, state: &str, id: &str) -> Value {
         let entries = self.entries(queue, state);
@@ -315,6 +362,26 @@ impl Running {
         versions.iter().map(|version| version["digest"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// An entry, when it is done.
+    pub(crate) fn done(&self, entry: &str) -> Value {
+        self.until("the entry is done", |running| {
+            let entry = running.get(&format!("/v1/entries/{entry}"));
+            (entry["state"] == "done").then_some(entry)
+        })
+    }
+
+    /// The digest of the version of a handler that handles events, if there is such a handler.
+    pub(crate) fn current(&self, handler: &str) -> Option<String> {
+        let handlers = self.get("/v1/handlers");
+        let found = handlers["items"].as_array().unwrap().iter().find(|item| item["name"] == handler)?;
+        Some(found["versions"][0]["digest"].as_str().unwrap().to_owned())
+    }
+
+    /// Deploys a component, which takes over at once if it can. The status, and what was said.
+    pub(crate) fn deploy(&self, handler: &str, component: Vec<u8>) -> (u16, Value) {
+        deploy(&self.url, handler, component, || ()).unwrap()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let killed = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(killed.success());
@@ -322,6 +389,12 @@ impl Running {
 
     pub(crate) fn wait(mut self) -> ExitStatus {
         self.child.wait().unwrap()
+    }
+
+    /// Ends it in the middle of what it does. Returns when it is over.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Stops it as an operator would.

@@ -199,14 +199,18 @@ impl Versions {
             }
             Place::Folder(folder) => {
                 let mut records = Vec::new();
+                let mut left_over = Vec::new();
                 for path in files(&folder.join(RECORDS))? {
                     if path.extension() == Some(OsStr::new(RECORD)) {
                         records.extend(read_record(&path)?);
+                    } else if is_unfinished(&path) {
+                        left_over.push(path);
                     }
                 }
                 let named: BTreeSet<_> =
                     named(records.iter()).into_iter().map(|digest| component_path(folder, digest)).collect();
-                for path in files(&folder.join(COMPONENTS))?.into_iter().filter(|path| !named.contains(path)) {
+                left_over.extend(files(&folder.join(COMPONENTS))?.into_iter().filter(|path| !named.contains(path)));
+                for path in left_over {
                     fs::remove_file(&path).map_err(|error| VersionsError::Write { path, error })?;
                 }
                 Ok(())
@@ -226,6 +230,11 @@ fn named<'a>(records: impl Iterator<Item = &'a Record>) -> BTreeSet<&'a str> {
 
 fn component_path(folder: &Path, digest: &str) -> PathBuf {
     folder.join(COMPONENTS).join(format!("{}.{COMPONENT}", digest.replace(':', "-")))
+}
+
+/// Whether it was being written when a process ended: one change at a time, and this one is over.
+fn is_unfinished(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW.as_bytes()))
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>, VersionsError> {
@@ -329,6 +338,41 @@ mod tests {
         assert_eq!(again.record(&one).unwrap(), Some(record.clone()));
         again.commit(&one, &record).unwrap();
         assert!(again.component(&digest(b"b")).is_err(), "what was left over is gone");
+    }
+
+    #[test]
+    fn a_deployment_that_ends_after_any_step_leaves_the_old_version_or_the_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (at, one) = (|name: &str| folder.path().join(name), HandlerName::new("one").unwrap());
+        let old = deploy(&Versions::in_folder(folder.path()), &one, &["a"]);
+        let mut new = old.clone();
+        new.activate(version("b"), 1);
+        let text = serde_json::to_vec_pretty(&new).unwrap();
+        // What keep() and commit() do, one after the other.
+        let steps: [(&str, &Record, &dyn Fn()); 6] = [
+            ("half of a component", &old, &|| fs::write(at("components/.new-1"), "").unwrap()),
+            ("a component", &old, &|| write(&component_path(folder.path(), &digest(b"b")), b"b").unwrap()),
+            ("half of a record", &old, &|| fs::write(at("handlers/.new-2"), &text[..text.len() / 2]).unwrap()),
+            ("a record", &old, &|| fs::write(at("handlers/.new-3"), &text).unwrap()),
+            ("its renaming", &new, &|| fs::rename(at("handlers/.new-3"), at("handlers/one.json")).unwrap()),
+            ("half of a sweep", &new, &|| fs::remove_file(component_path(folder.path(), &digest(b"a"))).unwrap()),
+        ];
+        for (step, expected, carry_out) in steps {
+            carry_out();
+            let again = Versions::in_folder(folder.path());
+            let found = again.record(&one).unwrap().unwrap();
+            assert_eq!(found, *expected, "after {step}");
+            let bytes = again.component(&found.current.digest).unwrap();
+            assert_eq!(digest(&bytes), found.current.digest, "after {step}");
+        }
+        // The next deployment removes what is left over, and nothing else.
+        deploy(&Versions::in_folder(folder.path()), &one, &["c"]);
+        let mut left = files(&at(COMPONENTS)).unwrap();
+        left.sort();
+        let mut kept = ["b", "c"].map(|bytes| component_path(folder.path(), &digest(bytes.as_bytes())));
+        kept.sort();
+        assert_eq!(left, kept);
+        assert_eq!(files(&at(RECORDS)).unwrap(), [at("handlers/one.json")]);
     }
 
     #[test]
