@@ -14,6 +14,7 @@ mod programs;
 mod publishing;
 mod reloading;
 mod rig;
+mod shadowing;
 mod shown;
 mod sources;
 mod state;

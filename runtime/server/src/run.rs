@@ -161,11 +161,12 @@ impl Runtime {
         let http = Server::start(listen, api)
             .await
             .with_context(|| format!("cannot listen on {listen}; choose another address with `[http] listen`"))?;
+        let handlers = start.prepared.len();
+        deployment.begin(start).await;
         readiness.open();
         let capabilities = queue.capabilities();
         info!(url = %format_args!("http://{}", http.address()), engine = capabilities.engine, durability = %capabilities.durability,
-            handlers = start.prepared.len(), "ready");
-        deployment.begin(start).await;
+            handlers, "ready");
         Ok(Self { deployment, baseline: Baseline::new(&stats), readiness, http })
     }
 

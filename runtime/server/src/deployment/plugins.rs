@@ -34,6 +34,8 @@ pub struct Folder {
     path: PathBuf,
     max_size: u64,
     seen: BTreeMap<PathBuf, Stamps>,
+    /// Whether it was looked at before, so that it is looked at again.
+    is_known: bool,
 }
 
 /// What has changed since the last look.
@@ -153,7 +155,7 @@ impl Folder {
     #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
         let path = config.plugins.dir.clone()?;
-        Some(Self { path, max_size: config.host.max_component_size, seen: BTreeMap::new() })
+        Some(Self { path, max_size: config.host.max_component_size, seen: BTreeMap::new(), is_known: false })
     }
 
     /// Where it is.
@@ -196,8 +198,7 @@ impl Folder {
             let is_unfinished = metadata.len() == 0
                 || is_being_written(&path)
                 || is_being_written(&manifest)
-                || is_young(&metadata)
-                || beside.as_ref().is_some_and(is_young);
+                || (self.is_known && (is_young(&metadata) || beside.as_ref().is_some_and(is_young)));
             if is_unfinished {
                 if let Some(stamps) = self.seen.get(&path) {
                     there.insert(path, *stamps);
@@ -215,6 +216,7 @@ impl Folder {
         }
         found.gone = self.seen.keys().filter(|path| !there.contains_key(*path)).cloned().collect();
         self.seen = there;
+        self.is_known = true;
         Ok(found)
     }
 
@@ -289,7 +291,8 @@ mod tests {
 
     fn folder() -> (tempfile::TempDir, Folder) {
         let directory = tempfile::tempdir().unwrap();
-        let folder = Folder { path: directory.path().join("plugins"), max_size: 100, seen: BTreeMap::new() };
+        let folder =
+            Folder { path: directory.path().join("plugins"), max_size: 100, seen: BTreeMap::new(), is_known: false };
         fs::create_dir(&folder.path).unwrap();
         (directory, folder)
     }
