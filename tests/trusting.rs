@@ -216,3 +216,25 @@ fn a_run_until_idle_ends_with_an_open_circuit_and_says_so() {
     let running = deployment.start();
     assert_eq!(running.get("/v1/queues/fragile")["dead"], 0);
 }
+
+#[test]
+fn a_person_closes_a_circuit_and_pauses_a_queue() {
+    let deployment = fragile();
+    let running = deployment.start();
+    for n in 0..10 {
+        running.publish(&event(&n.to_string(), "test.trap", json!(n)));
+    }
+    running.until("it opens", |running| (!status(running, "fragile")["circuit"].is_null()).then_some(()));
+    let paused = running.client(&["pause", "fragile", "--reason", "maintenance"]);
+    assert_eq!(text(&paused.stdout), "fragile is paused: maintenance\n", "{}", text(&paused.stderr));
+    running.publish(&event("good", "test.ack", json!(1)));
+    assert_eq!(running.get("/v1/queues/fragile")["done"], 0, "a person's pause is for probes, too");
+    let resumed = running.client(&["resume", "fragile"]);
+    assert_eq!(text(&resumed.stdout), "fragile goes on\n", "{}", text(&resumed.stderr));
+    done(&running, "fragile", 1);
+    running.until("the circuit is closed", |running| status(running, "fragile")["circuit"].is_null().then_some(()));
+    let unknown = running.client(&["resume", "nobody"]);
+    assert!(unknown.status.code() == Some(1) && text(&unknown.stderr).contains("there are: fragile"));
+    let metrics = running.page("/metrics");
+    assert!(metrics.contains("gristmill_config_reloads_total{result=\"refused\"} 0"), "{metrics}");
+}

@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use gristmill_core::{HandlerName, OutcomeKind};
 use gristmill_host::Ledger;
 
+use crate::deployment::status::Reloads;
+
 /// Upper bounds of the buckets of durations, in seconds.
 const BUCKETS: [f64; 10] = [0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
@@ -72,7 +74,7 @@ impl Metrics {
 
     /// The page.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render(&self, reloads: Option<&Reloads>) -> String {
         let handlers = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut page = String::new();
         // Writing to a string does not fail.
@@ -83,7 +85,7 @@ impl Metrics {
                     writeln!(page, "gristmill_{name}{{handler=\"{handler}\"}} {}", value(sums))?;
                 }
             }
-            Ok(())
+            reloads.map_or(Ok(()), |reloads| self::reloads(&mut page, reloads))
         });
         page
     }
@@ -101,6 +103,12 @@ fn outcomes(page: &mut String, handlers: &BTreeMap<HandlerName, Sums>) -> std::f
         }
     }
     Ok(())
+}
+
+fn reloads(page: &mut String, reloads: &Reloads) -> std::fmt::Result {
+    head(page, "config_reloads_total", "counter", "Changed configurations, by what became of them")?;
+    writeln!(page, "gristmill_config_reloads_total{{result=\"applied\"}} {}", reloads.applied)?;
+    writeln!(page, "gristmill_config_reloads_total{{result=\"refused\"}} {}", reloads.refused)
 }
 
 fn durations(page: &mut String, handlers: &BTreeMap<HandlerName, Sums>) -> std::fmt::Result {
@@ -144,7 +152,7 @@ mod tests {
         };
         metrics.note(&handler, &ledger, [OutcomeKind::Ack, OutcomeKind::Ack, OutcomeKind::Reject]);
         metrics.note(&handler, &Ledger { peak_memory: 4, ..ledger }, [OutcomeKind::Ack]);
-        let page = metrics.render();
+        let page = metrics.render(None);
         for line in [
             "gristmill_deliveries_total{handler=\"resize\",outcome=\"ack\"} 3",
             "gristmill_deliveries_total{handler=\"resize\",outcome=\"reject\"} 1",
@@ -171,7 +179,7 @@ mod tests {
             let ledger = Ledger { wall: Duration::from_millis(millis), peak_memory: millis, ..Ledger::default() };
             metrics.note(&handler, &ledger, [outcome]);
         }
-        let page = metrics.render();
+        let page = metrics.render(None);
         for line in [
             "# TYPE gristmill_call_duration_seconds histogram",
             "gristmill_deliveries_total{handler=\"resize\",outcome=\"ack\"} 2",

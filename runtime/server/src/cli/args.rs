@@ -115,6 +115,10 @@ pub enum Client {
     Publish(Box<Publish>),
     /// Show every queue and its numbers
     Queues(Queues),
+    /// Let nothing more be handled from a queue; publishing goes on
+    Pause(Pause),
+    /// Let a queue be handled again that is paused, whoever has paused it
+    Resume(Resume),
     /// Look at the entries of a queue
     #[command(subcommand)]
     Entries(Entries),
@@ -239,6 +243,35 @@ Examples:
   gristmill queues
   gristmill queues --json | jq '.items[] | select(.dead > 0) | .name'")]
 pub struct Queues {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pause`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  gristmill pause orders --reason 'the shop is closed until Monday'")]
+pub struct Pause {
+    /// The queue
+    pub queue: QueueName,
+    /// Why, for others to see [default: by hand]
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `resume`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  gristmill resume orders                                also closes a circuit that is open")]
+pub struct Resume {
+    /// The queue
+    pub queue: QueueName,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -43,6 +43,8 @@ pub async fn client(command: &Client, global: &Global) -> anyhow::Result<ExitCod
     match command {
         Client::Publish(args) => publish::publish(&Target::Running(&runtime), args, screen, now).await,
         Client::Queues(args) => queues::queues(&runtime, args, screen, now).await,
+        Client::Pause(args) => queues::pause(&runtime, args, screen).await,
+        Client::Resume(args) => queues::resume(&runtime, args, screen).await,
         Client::Entries(Entries::List(args)) => entries::list(&runtime, args, screen, now).await,
         Client::Entries(Entries::Show(args)) | Client::Dead(Dead::Show(args)) => {
             entries::show(&runtime, args, screen, now).await

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gristmill_core::Timestamp;
 
-use super::args::Queues;
+use super::args::{Pause, Queues, Resume};
 use super::runtime::Runtime;
 use super::screen::{Screen, print};
 use super::table::{Column, Table};
@@ -28,6 +28,27 @@ pub(super) async fn queues(
         for note in list.items.iter().filter_map(note) {
             eprintln!("{note}");
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn pause(runtime: &Runtime, args: &Pause, screen: Screen) -> anyhow::Result<ExitCode> {
+    let queue = runtime.pause(&args.queue, args.reason.as_deref()).await?;
+    if args.json {
+        screen.json(&queue)?;
+    } else {
+        let reason = queue.pause_reason.as_deref().unwrap_or_default();
+        print(&format!("{} is paused: {}\n", queue.name, one_line(reason)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn resume(runtime: &Runtime, args: &Resume, screen: Screen) -> anyhow::Result<ExitCode> {
+    let queue = runtime.resume(&args.queue).await?;
+    if args.json {
+        screen.json(&queue)?;
+    } else {
+        print(&format!("{} goes on\n", queue.name))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -66,6 +66,18 @@ impl Runtime {
         self.send(self.http.get(self.url(&["queues", name.as_str()])?)).await
     }
 
+    pub(super) async fn pause(&self, name: &QueueName, reason: Option<&str>) -> anyhow::Result<Queue> {
+        let mut url = self.url(&["queues", name.as_str(), "pause"])?;
+        if let Some(reason) = reason {
+            url.query_pairs_mut().append_pair("reason", reason);
+        }
+        self.send(self.http.post(url)).await
+    }
+
+    pub(super) async fn resume(&self, name: &QueueName) -> anyhow::Result<Queue> {
+        self.send(self.http.post(self.url(&["queues", name.as_str(), "resume"])?)).await
+    }
+
     pub(super) async fn entries(&self, page: PageOf<'_>) -> anyhow::Result<List<Entry>> {
         let mut url = self.url(&["queues", page.queue.as_str(), "entries"])?;
         url.query_pairs_mut()

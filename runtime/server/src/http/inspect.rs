@@ -3,8 +3,11 @@
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
+use gristmill_core::outcome::MAX_REASON_LEN;
 use gristmill_core::{EntryId, QueueName, State};
-use gristmill_queue::{Act, ActReply, Action, List, Operated, Operation, QueueError, QueueStats, Selection};
+use gristmill_queue::{
+    Act, ActReply, Action, List, Operated, Operation, PauseIf, QueueError, QueueStats, ResumeIf, Selection,
+};
 use serde::Deserialize;
 
 use super::model::{self, Redriven};
@@ -37,6 +40,45 @@ pub(super) async fn queue(Shared(api): Shared<Api>, path: Segment) -> Result<Jso
 fn unknown_queue(name: &QueueName, stats: &[QueueStats]) -> Problem {
     let known: Vec<_> = stats.iter().map(|stats| stats.queue.as_str()).collect();
     Problem::new(UNKNOWN_QUEUE, format!("there is no queue `{name}`; there are: {}", known.join(", ")))
+}
+
+/// The query of a pause.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pausing {
+    /// Why, for others to see.
+    reason: Option<String>,
+}
+
+pub(super) async fn pause(
+    Shared(api): Shared<Api>,
+    path: Segment,
+    query: Result<Query<Pausing>, QueryRejection>,
+) -> Result<Json<model::Queue>, Problem> {
+    let queue = queue_name(path)?;
+    let Query(Pausing { reason }) = query.map_err(|error| invalid(error.body_text()))?;
+    let reason = reason.unwrap_or_else(|| "by hand".to_owned());
+    if reason.len() > MAX_REASON_LEN {
+        return Err(invalid(format!("`reason` has {} bytes; it may have {MAX_REASON_LEN}", reason.len())));
+    }
+    operated(&api, queue.clone(), Operation::Pause { queue, reason, only_if: PauseIf::Any }).await
+}
+
+pub(super) async fn resume(Shared(api): Shared<Api>, path: Segment) -> Result<Json<model::Queue>, Problem> {
+    let queue = queue_name(path)?;
+    operated(&api, queue.clone(), Operation::Resume { queue, only_if: ResumeIf::Any }).await
+}
+
+/// The queue after an operation on it.
+async fn operated(api: &Api, name: QueueName, operation: Operation) -> Result<Json<model::Queue>, Problem> {
+    let find = |stats: &[QueueStats]| stats.iter().find(|stats| stats.queue == name).cloned();
+    let before = api.queue.stats().await?;
+    if find(&before).is_none() {
+        return Err(unknown_queue(&name, &before));
+    }
+    api.queue.operate(operation).await?;
+    let after = api.queue.stats().await?;
+    find(&after).map(|stats| Json(view::queue(stats, &api.router))).ok_or_else(|| unknown_queue(&name, &after))
 }
 
 /// The query of a list.

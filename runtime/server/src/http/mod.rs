@@ -74,6 +74,8 @@ pub fn routes(api: Api) -> axum::Router {
         .route("/v1/events", post(publish::publish))
         .route("/v1/queues", get(inspect::queues))
         .route("/v1/queues/{queue}", get(inspect::queue))
+        .route("/v1/queues/{queue}/pause", post(inspect::pause))
+        .route("/v1/queues/{queue}/resume", post(inspect::resume))
         .route("/v1/queues/{queue}/entries", get(inspect::entries))
         .route("/v1/entries/{entry}", get(inspect::entry))
         .route("/v1/entries/{entry}/redrive", post(inspect::redrive))
@@ -106,7 +108,8 @@ async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
 }
 
 async fn metrics(State(api): State<Api>) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], api.metrics.render())
+    let reloads = api.deployment.as_ref().map(Deployment::reloads);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], api.metrics.render(reloads.as_ref()))
 }
 
 async fn unknown_path(uri: Uri) -> Problem {
@@ -114,7 +117,7 @@ async fn unknown_path(uri: Uri) -> Problem {
         problem::UNKNOWN_PATH,
         format!(
             "there is nothing at `{}`: there are /v1/events, /v1/queues, /v1/queues/{{queue}}, \
-             /v1/queues/{{queue}}/entries, /v1/entries/{{entry}}, /v1/handlers, /v1/handlers/{{handler}}/component, \
+             /v1/queues/{{queue}}/entries, /v1/queues/{{queue}}/pause, /v1/queues/{{queue}}/resume, /v1/entries/{{entry}}, /v1/handlers, /v1/handlers/{{handler}}/component, \
              /v1/handlers/{{handler}}/rollback, /v1/status, /v1/running, /v1/state, \
              /v1/state/{{bucket}}/keys, /v1/state/{{bucket}}/value, /metrics, /healthz and /readyz",
             uri.path().escape_debug()
