@@ -243,6 +243,14 @@ impl Dispatcher {
         }
     }
 
+    /// A person may have resumed the queue while there was nothing in it.
+    async fn close_if_resumed(&self) {
+        let stats = self.queue.stats().await.unwrap_or_default();
+        if stats.iter().any(|stats| stats.queue == self.name && stats.paused.is_none()) {
+            self.breaker.close();
+        }
+    }
+
     /// What can be started at once. What was claimed before and could not goes back meanwhile.
     async fn claim(self: &Arc<Self>, looks: &mut Interval) -> Result<Vec<Delivery>, QueueError> {
         let mut claim = pin!(self.claim_next());
@@ -287,7 +295,7 @@ impl Dispatcher {
                     biased;
                     // There is something only if a person has resumed the queue.
                     claimed = self.claim_as_ever() => match claimed {
-                        Ok(claimed) if claimed.is_empty() => {}
+                        Ok(claimed) if claimed.is_empty() => self.close_if_resumed().await,
                         claimed => {
                             self.breaker.close();
                             return claimed;

@@ -185,13 +185,7 @@ pub(super) async fn status(
     }
     if let Some(refused) = &status.config.error {
         let ago = age(now, refused.at.0);
-        eprintln!(
-            "{}",
-            block(
-                &format!("the configuration was refused {ago} ago, and has changed nothing:\n{}", refused.reason),
-                ""
-            )
-        );
+        eprintln!("{}", block(&format!("the configuration was refused {ago} ago:\n{}", refused.reason), ""));
     }
     Ok(code)
 }

@@ -14,6 +14,7 @@ use super::{Prepared, Shared, Slot};
 use crate::cli::text::short_digest;
 use crate::config::CanaryOptions;
 use crate::dispatch::Fleet;
+use crate::dispatch::breaker::is_breakers;
 use crate::dispatch::trial::{Standing, Trial};
 
 /// How often it is looked whether a trial has been ended by somebody else.
@@ -37,6 +38,21 @@ impl Shared {
         info!(handler = %name, version = short_digest(&tried.version.digest), share = options.share, "a new version is tried");
         if self.refit(&name, Some(tried)) {
             self.guests.spawn(watch_over(self.clone(), name, trial, next));
+        }
+    }
+
+    /// The same as the process begins. Where every event has failed, there is nothing to be careful of.
+    pub(super) async fn begin_trial(self: &Arc<Self>, next: Prepared, options: CanaryOptions) {
+        let name = next.handler.config.name.clone();
+        let stats = self.queue.stats().await.unwrap_or_default();
+        let paused = stats.into_iter().find(|stats| stats.queue == name).and_then(|stats| stats.paused);
+        if !paused.is_some_and(|reason| is_breakers(&reason)) {
+            self.try_out(next, options);
+            return;
+        }
+        match self.record(&next).await {
+            Ok(()) => self.switch(next),
+            Err(error) => error!(handler = %name, %error, "a new version cannot be recorded, and does not take over"),
         }
     }
 

@@ -257,7 +257,7 @@ impl Deployment {
             self.shared.switch(prepared);
         }
         for (next, canary) in start.tried {
-            self.shared.try_out(next, canary);
+            self.shared.begin_trial(next, canary).await;
         }
     }
 
@@ -283,6 +283,8 @@ impl Deployment {
                 Some(shadow) => Some(shared.compare(&handler, &next.handler, shadow).await?),
                 None => None,
             };
+            // What is tried has had its chance.
+            shared.end_trial(&name).await;
             let deployed = match handler.config.canary {
                 // Where every event fails, there is nothing to be careful of.
                 Some(canary) if !how.at_once && !shared.is_circuit_open(&name) => {

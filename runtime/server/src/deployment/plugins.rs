@@ -174,7 +174,9 @@ impl Folder {
     /// What of these files was seen counts as not seen, so that they are read again.
     pub fn forget<'a>(&mut self, paths: impl IntoIterator<Item = &'a PathBuf>) {
         for path in paths {
-            self.seen.remove(path);
+            if let Some(stamps) = self.seen.get_mut(path) {
+                stamps.0.size = u64::MAX;
+            }
         }
     }
 
@@ -207,7 +209,7 @@ impl Folder {
             }
             let stamps = (Stamp::of(&metadata), beside.as_ref().map(Stamp::of));
             if self.seen.get(&path) != Some(&stamps) {
-                match self.read(&path, &metadata) {
+                match self.read(&path, [Some(&metadata), beside.as_ref()]) {
                     Ok(plugin) => found.changed.push(plugin),
                     Err(why) => found.wrong.push((path.clone(), why)),
                 }
@@ -220,14 +222,25 @@ impl Folder {
         Ok(found)
     }
 
-    fn read(&self, path: &Path, metadata: &Metadata) -> Result<(Plugin, Bytes), String> {
-        let shown = || one_line(&path.display().to_string());
-        if metadata.mode() & OTHERS_WRITE != 0 {
-            return Err(format!("{}: others than its owner can write to it; run: chmod go-w {}", shown(), shown()));
-        }
-        if metadata.len() > self.max_size {
-            let (size, max) = (metadata.len(), self.max_size);
-            return Err(format!("{}: it has {size} bytes; `max-component-size` is {max}", shown()));
+    /// Reads a component with the manifest beside it, whose metadata these are.
+    fn read(&self, path: &Path, files: [Option<&Metadata>; 2]) -> Result<(Plugin, Bytes), String> {
+        let beside = path.with_extension(MANIFEST);
+        for (path, metadata) in [path, &beside].into_iter().zip(files) {
+            let Some(metadata) = metadata else { continue };
+            let shown = one_line(&path.display().to_string());
+            if metadata.mode() & OTHERS_WRITE != 0 {
+                return Err(format!("{shown}: others than its owner can write to it; run: chmod go-w {shown}"));
+            }
+            if !is_trusted(metadata.uid()) {
+                return Err(format!(
+                    "{shown}: it belongs to another user (id {}); give it to this one",
+                    metadata.uid()
+                ));
+            }
+            if metadata.len() > self.max_size {
+                let (size, max) = (metadata.len(), self.max_size);
+                return Err(format!("{shown}: it has {size} bytes; `max-component-size` is {max}"));
+            }
         }
         manifest::read(path).map_err(|error| error.complaint().trim_end().to_owned())
     }
@@ -255,11 +268,16 @@ impl Folder {
             return Err(FolderError::Open { path });
         }
         let owner = metadata.uid();
-        if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        if !is_trusted(owner) {
             return Err(FolderError::Foreign { path, owner });
         }
         Ok(())
     }
+}
+
+/// This user, and root, who may do anything in any case.
+fn is_trusted(owner: u32) -> bool {
+    owner == 0 || owner == rustix::process::geteuid().as_raw()
 }
 
 /// Whether it was written so short a time ago that more may come.

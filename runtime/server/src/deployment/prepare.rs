@@ -78,7 +78,7 @@ impl Prepared {
         if self.record.source.as_ref() != Some(&self.record.current.digest) {
             let source = self.record.source.as_deref().map(short_digest).unwrap_or_default();
             info!(handler = %component.name(), source, since = %self.record.current.since.0,
-                "this version was chosen by hand; another one of its source takes its place");
+                "what its source has was rolled back, or another version was deployed: that one runs");
         }
     }
 }

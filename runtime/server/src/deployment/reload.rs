@@ -94,6 +94,7 @@ impl Deployment {
                 };
                 error!("{} is not applied, and {so_far}:\n{reason}", path.display());
                 reloads.refused += 1;
+                let reason = if is_clean { reason } else { format!("{reason}\n{so_far}") };
                 reloads.error = Some((self.shared.clock.now(), reason));
             }
         }
@@ -257,6 +258,7 @@ impl Shared {
             return Ok(None);
         }
         let workshop = self.workshop(config);
+        let is_looked_at = !matches!(from, From::Record);
         let choice = match from {
             From::Source => workshop.choose(handler, None).await?,
             From::Given(bytes) => workshop.choose(handler, Some(bytes)).await?,
@@ -266,7 +268,7 @@ impl Shared {
                 None => return Ok(None),
             },
         };
-        if self.is_at_work(handler, &choice) {
+        if self.is_at_work(handler, &choice, is_looked_at) {
             return Ok(None);
         }
         let next = workshop.prepare(handler, choice).await?;
@@ -296,13 +298,15 @@ impl Shared {
     }
 
     /// Whether the very same runs already.
-    fn is_at_work(&self, handler: &HandlerConfig, choice: &Choice) -> bool {
+    fn is_at_work(&self, handler: &HandlerConfig, choice: &Choice, is_looked_at: bool) -> bool {
         let slots = self.slots();
         let Some(slot) = slots.get(&handler.name) else { return false };
         let wanted = &choice.record.current.digest;
         let is_tried = slot.tried.as_ref().is_some_and(|tried| tried.version.digest == *wanted);
         // Its source has gone back to what is current.
-        let is_over = slot.tried.as_ref().is_some_and(|tried| tried.version.origin == Origin::Source) && !is_tried;
+        let is_over = is_looked_at
+            && slot.tried.as_ref().is_some_and(|tried| tried.version.origin == Origin::Source)
+            && !is_tried;
         let runs = slot.handler.component.digest() == wanted && slot.record == choice.record && !is_over;
         (runs || is_tried) && without_places(&slot.handler.config) == without_places(handler)
     }

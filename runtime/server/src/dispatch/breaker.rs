@@ -100,7 +100,7 @@ impl Breaker {
     /// earlier process, this one goes on with a probe.
     pub(super) fn adopt(&self, reason: Option<&str>, now: Instant) {
         let mut circuit = self.lock();
-        if let Some(reason) = reason.filter(|reason| reason.starts_with(PREFIX))
+        if let Some(reason) = reason.filter(|reason| is_breakers(reason))
             && matches!(*circuit, Circuit::Closed(_))
         {
             let reason = reason.to_owned();
@@ -260,6 +260,11 @@ impl Recent {
         let all = self.outcomes.len();
         format!("{PREFIX}{} of the last {all} deliveries failed, the last one: {}: {reason}", self.failed, last.kind())
     }
+}
+
+/// Whether a queue that is paused for this reason was paused by a breaker.
+pub(crate) fn is_breakers(reason: &str) -> bool {
+    reason.starts_with(PREFIX)
 }
 
 /// Whether the handler has failed. `None`: it has neither failed nor succeeded.
