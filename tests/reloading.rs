@@ -100,7 +100,8 @@ fn a_wrong_file_changes_nothing_and_says_so() {
     }
     let shown = running.client(&["status"]);
     let said = text(&shown.stderr);
-    assert!(shown.status.code() == Some(1) && said.contains("unknown key `attempts-max`"), "{said}");
+    let is_refused = said.contains("the configuration was refused ") && said.contains("unknown key `attempts-max`");
+    assert!(shown.status.code() == Some(1) && is_refused, "{said}");
     write(&deployment, &right);
     reloaded(&running, "applied", 1);
     assert!(running.client(&["status"]).status.success());
@@ -129,8 +130,14 @@ fn a_signal_reads_everything_again() {
     let running = deployment.start();
     std::fs::write(deployment.path().join("secret"), "two").unwrap();
     running.signal("HUP");
+    running.await_log("the configuration was read again: no handler has changed");
     running.await_log("the secrets of all handlers were read again");
     assert_eq!(running.get("/v1/status")["config"]["applied"], 1);
+    let mut asked = event("1", "test.candidate", json!(1));
+    asked["subject"] = json!("greeting");
+    running.publish(&asked);
+    let done = running.until("it answers", |running| running.entries("configured", "done").pop());
+    assert_eq!(done["result"][0], "two");
 }
 
 #[test]

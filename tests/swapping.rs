@@ -109,14 +109,18 @@ fn swap(running: &Running, every: Duration) -> Duration {
 fn swaps_under_load_lose_nothing_and_nobody_notices() {
     let deployment = busy();
     let running = deployment.start_quietly();
-    swap(&running, Duration::ZERO);
+    // Under some load, so that the pool has as many places warm as it keeps, each with what was left in it.
+    let load = Load::start(&running.url, "warm", 1_000);
+    swap(&running, PHASE / u32::from(SWAPS));
+    let mut published = load.stop().events;
+    handled_once(&running, published);
 
     let (load, began) = (Load::start(&running.url, "capacity", 2 * RATE), Instant::now());
     std::thread::sleep(PHASE / 2);
     let capacity = load.stop();
-    let mut published = capacity.events;
+    published += capacity.events;
     handled_once(&running, published);
-    let capacity = (published as f64 / began.elapsed().as_secs_f64()) as u64;
+    let capacity = (capacity.events as f64 / began.elapsed().as_secs_f64()) as u64;
     let rate = (capacity * 3 / 5).clamp(100, RATE);
 
     let load = Load::start(&running.url, "quiet", rate);

@@ -12,6 +12,7 @@ use crate::cli::table::{Column, Table};
 use crate::cli::text::{block, one_line, short_digest};
 use crate::compiling::Program;
 use crate::config::{Config, Granted, HandlerConfig, Manifest, Plugin};
+use crate::deployment::plugins::Folder;
 use crate::manifest::{self, PluginError};
 use crate::registry::{self, Handler};
 
@@ -32,7 +33,12 @@ pub async fn check(config: &Config, program: &Program) -> anyhow::Result<ExitCod
     let mut errors = Vec::new();
     let mut notes = Vec::new();
     let mut loaded = 0;
-    for handler in registry::load(&host, config).await {
+    let mut all = Vec::new();
+    for handler in &config.handlers {
+        all.push(registry::load_one(&host, handler, config).await.map_err(|error| format!("error: {error}")));
+    }
+    all.extend(plugins(&host, config).await);
+    for handler in all {
         match handler {
             Ok(handler) => {
                 let component = &handler.component;
@@ -54,9 +60,29 @@ pub async fn check(config: &Config, program: &Program) -> anyhow::Result<ExitCod
         screen::print(&notes.concat())?;
     }
     for error in &errors {
-        eprintln!("{}", block(&format!("error: {error}"), ""));
+        eprintln!("{}", block(error, ""));
     }
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is in the folder of plugins, as handlers.
+async fn plugins(host: &Host, config: &Config) -> Vec<Result<Handler, String>> {
+    let Some(mut folder) = Folder::of(config) else { return Vec::new() };
+    let found = match tokio::task::block_in_place(|| folder.look(|_| false)) {
+        Ok(found) => found,
+        Err(error) => return vec![Err(format!("error: {error}"))],
+    };
+    let mut plugins: Vec<_> = found.wrong.into_iter().map(|(_, why)| Err(why)).collect();
+    for (plugin, bytes) in found.changed {
+        let place = plugin.path.display().to_string();
+        plugins.push(match config.plugin(&plugin) {
+            Ok(handler) => registry::load_version(host, &handler, config, (bytes, place))
+                .await
+                .map_err(|error| format!("error: {error}")),
+            Err(errors) => Err(format!("{place}\n{errors}")),
+        });
+    }
+    plugins
 }
 
 /// Loads each component at `paths` as the plugin that it would be in this deployment, and prints what it says of itself.

@@ -202,7 +202,7 @@ pub async fn load(host: &Host, config: &Config) -> Vec<Result<Arc<Handler>, Hand
 /// When it cannot run.
 pub async fn load_one(host: &Host, config: &HandlerConfig, whole: &Config) -> Result<Handler, HandlerError> {
     let bytes = read(config, whole).await?;
-    load_version(host, config, whole, bytes).await
+    load_version(host, config, whole, (bytes, config.component.to_string())).await
 }
 
 /// The bytes of a handler's component, as its source has them.
@@ -218,7 +218,8 @@ fn unfetched(config: &HandlerConfig, error: SourceError) -> HandlerError {
     HandlerError::Fetch { handler: config.name.clone(), component: config.component.to_string(), error }
 }
 
-/// Loads one version of a handler: `bytes` under its configuration, which is part of `whole`.
+/// Loads one version of a handler: `bytes` under its configuration, which is part of `whole`. `place` is what messages call
+/// the bytes.
 ///
 /// # Errors
 /// When the bytes are no component that can run like that, or its secrets cannot be read.
@@ -226,7 +227,7 @@ pub async fn load_version(
     host: &Host,
     config: &HandlerConfig,
     whole: &Config,
-    bytes: Bytes,
+    (bytes, place): (Bytes, String),
 ) -> Result<Handler, HandlerError> {
     let name = config.name.clone();
     let prepared = tokio::task::spawn_blocking({
@@ -253,12 +254,12 @@ pub async fn load_version(
             let configuration = Current::new(configuration);
             Ok(Handler { config: config.clone(), component, configuration })
         }
-        Err(error) => Err(refused(config, error)),
+        Err(error) => Err(refused(config, place, error)),
     }
 }
 
-fn refused(config: &HandlerConfig, error: LoadError) -> HandlerError {
-    let (handler, component) = (config.name.clone(), config.component.to_string());
+fn refused(config: &HandlerConfig, component: String, error: LoadError) -> HandlerError {
+    let handler = config.name.clone();
     match (&error, config.wants.beyond(&config.grant).line()) {
         (LoadError::EmitNotGranted | LoadError::StateNotGranted, Some(wants)) => {
             HandlerError::Ungranted { handler, component, error, wants }

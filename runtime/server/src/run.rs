@@ -111,6 +111,7 @@ async fn reload(mut hangups: Signal, path: PathBuf, mut plugins: Option<Folder>,
             match looked {
                 Ok(found) => {
                     is_told = false;
+                    deployment.note_folder(folder.path(), None);
                     if !deployment.take_plugins(found).await {
                         // It is found again.
                         *folder = before;
@@ -120,6 +121,7 @@ async fn reload(mut hangups: Signal, path: PathBuf, mut plugins: Option<Folder>,
                 Err(error) if !is_told => {
                     is_told = true;
                     error!("plugins stay as they are: {error}");
+                    deployment.note_folder(folder.path(), Some(error.to_string()));
                 }
                 Err(_) => {}
             }

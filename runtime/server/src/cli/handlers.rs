@@ -5,14 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gristmill_core::units::format_size;
 use gristmill_core::{HandlerName, Timestamp};
 
 use super::runtime::Runtime;
 use super::screen::{Screen, print};
 use super::table::{Column, Table};
-use super::text::{age, block, one_line, short, short_digest};
-use crate::http::model::{Deployed, Handler, Origin, RolledBack, WrongPlugin};
+use super::text::{age, block, one_line, rough_size, short, short_digest};
+use crate::http::model::{Canary, Deployed, Handler, Origin, RolledBack, WrongPlugin};
 use crate::shadow::selection::Selection;
 
 /// `handlers`.
@@ -54,7 +53,7 @@ pub struct Deploy {
     #[arg(long, requires = "shadow")]
     pub require_same: bool,
     /// Deploy only if no more than so many of a hundred events differ
-    #[arg(long, value_name = "PERCENT", requires = "shadow", conflicts_with = "require_same")]
+    #[arg(long, value_name = "PERCENT", requires = "shadow", conflicts_with = "require_same", value_parser = percent)]
     pub max_different: Option<f64>,
     /// Print JSON
     #[arg(long)]
@@ -133,15 +132,21 @@ fn tell(deployed: &Deployed, json: bool, screen: Screen) -> anyhow::Result<ExitC
     }
     if let Some(comparison) = &deployed.shadow {
         print(&comparison.render(screen))?;
+        if comparison.compared() == 0 {
+            eprintln!("nothing could be compared: done events keep their data with `keep-payload = true` only");
+        }
     }
     let (now, before) = (short_digest(&deployed.current.digest), short_digest(&deployed.before));
     if let Some(canary) = &deployed.canary {
         let canary = short_digest(&canary.digest);
         print(&format!("{} tries {canary} with a share of the deliveries, beside {now}\n", deployed.handler))?;
     } else if deployed.current.digest == deployed.before {
-        print(&format!("{} has run {now} before: nothing has changed\n", deployed.handler))?;
+        print(&format!("{} runs {now} already\n", deployed.handler))?;
     } else {
         print(&format!("{} runs {now} now, in the place of {before}\n", deployed.handler))?;
+    }
+    if let Some(ended) = &deployed.ended {
+        print(&format!("the trial of {} has ended\n", short_digest(&ended.digest)))?;
     }
     for want in &deployed.wants {
         eprintln!("unlike the version before, it imports {}", one_line(want));
@@ -190,6 +195,13 @@ pub(super) async fn status(
     Ok(code)
 }
 
+fn left(canary: &Canary) -> String {
+    match canary.left_ms {
+        0 => "until it has handled enough".to_owned(),
+        left => format!("{} left", short(Duration::from_millis(left))),
+    }
+}
+
 fn versions(handlers: &[Handler], now: Timestamp) -> Table {
     let mut table = Table::new([
         Column::Key("HANDLER"),
@@ -207,10 +219,10 @@ fn versions(handlers: &[Handler], now: Timestamp) -> Table {
                 handler.name.to_string(),
                 short_digest(&version.digest),
                 format!("canary, {:.1} %", canary.share * 100.0),
-                format_size(version.size),
+                rough_size(version.size),
                 origin(version.origin).to_owned(),
                 "-".to_owned(),
-                format!("{} of {} failed", canary.failed, canary.handled),
+                format!("{} of {} failed, {}", canary.failed, canary.handled, left(canary)),
             ]);
         }
         for (at, version) in handler.versions.iter().enumerate() {
@@ -224,7 +236,7 @@ fn versions(handlers: &[Handler], now: Timestamp) -> Table {
                 handler.name.to_string(),
                 short_digest(&version.digest),
                 status.to_owned(),
-                format_size(version.size),
+                rough_size(version.size),
                 origin(version.origin).to_owned(),
                 age(now, version.since.0),
                 if is_current { handler.interface.clone() } else { String::new() },
@@ -232,6 +244,11 @@ fn versions(handlers: &[Handler], now: Timestamp) -> Table {
         }
     }
     table
+}
+
+fn percent(text: &str) -> Result<f64, &'static str> {
+    let percent = text.trim_end_matches([' ', '%']).parse().ok();
+    percent.filter(|percent| (0.0..=100.0).contains(percent)).ok_or("expected a number from 0 to 100")
 }
 
 const fn origin(origin: Origin) -> &'static str {

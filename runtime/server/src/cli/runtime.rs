@@ -1,5 +1,7 @@
 //! A running runtime, as the command line sees it: over HTTP.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -212,11 +214,28 @@ fn base(global: &Global) -> anyhow::Result<Url> {
     if global.config.is_none() && !path.exists() {
         return Ok(DEFAULT_URL.parse()?);
     }
-    let config = config::load(path).map_err(|errors| {
-        anyhow!("cannot tell where the runtime listens: name it with --url, or mend this\n{errors}")
-    })?;
-    if config.listen.port() == 0 {
+    let listen = match config::load(path) {
+        Ok(config) => config.listen,
+        // A runtime goes on with what was written before, and whoever asks it wants to know.
+        Err(errors) => match listen_of(path) {
+            Some(listen) => {
+                eprintln!("warning: {} has errors: see `gristmill check`", path.display());
+                listen
+            }
+            None => bail!("cannot tell where the runtime listens: name it with --url, or mend this\n{errors}"),
+        },
+    };
+    if listen.port() == 0 {
         bail!("{} lets the runtime listen on any free port: name the one it took with --url", path.display());
     }
-    Ok(format!("http://{}", config.listen).parse()?)
+    Ok(format!("http://{listen}").parse()?)
+}
+
+/// Where a runtime listens by a configuration that has errors elsewhere.
+fn listen_of(path: &Path) -> Option<SocketAddr> {
+    let table: toml::Table = std::fs::read_to_string(path).ok()?.parse().ok()?;
+    match table.get("http").and_then(|http| http.get("listen")) {
+        Some(listen) => listen.as_str()?.parse().ok(),
+        None => Some(config::LISTEN),
+    }
 }

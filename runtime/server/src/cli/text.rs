@@ -82,6 +82,17 @@ pub fn short_digest(digest: &str) -> String {
     digest.chars().take("sha256:".len() + 12).collect()
 }
 
+/// A size for a person to read: `193KiB`, `1.4MiB`.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "it is rounded in any case")]
+pub fn rough_size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes}B"),
+        1_024..1_048_576 => format!("{:.0}KiB", bytes as f64 / 1_024.0),
+        _ => format!("{:.1}MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
 /// `one thing`, `two things`.
 #[must_use]
 pub fn count(number: u64, singular: &str, plural: &str) -> String {

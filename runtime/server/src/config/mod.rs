@@ -41,6 +41,7 @@ pub use self::manifest::Manifest;
 pub use self::plugin::Plugin;
 use self::reader::Reader;
 pub use self::rollout::{BreakerOptions, CanaryOptions};
+pub use self::sections::LISTEN;
 pub(crate) use self::suggest::quoted;
 use crate::source::Source;
 

@@ -17,7 +17,8 @@ use super::{CodeCache, DurabilityKind, EngineKind, HostConfig, QueueConfig};
 
 const DATA_DIR: &str = "data";
 const CA_FILE: &str = "ca.pem";
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Where HTTP is served, if nobody says it.
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const SHUTDOWN_GRACE: Allowed<Duration> =
     Allowed::within(Duration::ZERO..=Duration::from_hours(1), Duration::from_secs(10));
 const MEMORY: Allowed<u64> = Allowed::within(16 << 20..=1 << 42, 1 << 30);

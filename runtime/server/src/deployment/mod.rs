@@ -49,7 +49,7 @@ use gristmill_core::{Clock, HandlerName, SystemClock};
 use gristmill_host::{Host, Want, digest};
 use gristmill_queue::{Operation, Queue, QueueError, ResumeIf};
 use tokio::runtime::Handle;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use self::canary::Tried;
 use self::plugins::Plugins;
@@ -134,11 +134,13 @@ pub struct Deployed {
     pub tried: Option<Kept>,
     /// How it compares with the one before, if that was asked for.
     pub comparison: Option<Comparison>,
+    /// A version that had a share of the events, and has it no more.
+    pub ended: Option<Kept>,
 }
 
 impl Deployed {
     fn unchanged(current: Kept) -> Self {
-        Self { before: current.digest.clone(), current, wants: Vec::new(), tried: None, comparison: None }
+        Self { before: current.digest.clone(), current, wants: Vec::new(), tried: None, comparison: None, ended: None }
     }
 }
 
@@ -240,7 +242,7 @@ impl Deployment {
             plugins: Mutex::new(plugins.clone()),
             slots: RwLock::default(),
             finishing: Mutex::default(),
-            reloads: Mutex::default(),
+            reloads: Mutex::new(Reloads::at_start(&start.complaints)),
         });
         for prepared in prepared {
             let name = &prepared.handler.config.name;
@@ -272,8 +274,8 @@ impl Deployment {
             let actual = digest_of(&bytes).await;
             check_pin(&handler.config, &actual)?;
             if record.current.digest == actual {
-                shared.end_trial(&name).await;
-                return Ok(Deployed::unchanged(record.current));
+                let ended = shared.end_trial(&name).await;
+                return Ok(Deployed { ended, ..Deployed::unchanged(record.current) });
             }
             let config = shared.config();
             let workshop = shared.workshop(&config);
@@ -284,7 +286,7 @@ impl Deployment {
                 None => None,
             };
             // What is tried has had its chance.
-            shared.end_trial(&name).await;
+            let ended = shared.end_trial(&name).await;
             let deployed = match handler.config.canary {
                 // Where every event fails, there is nothing to be careful of.
                 Some(canary) if !how.at_once && !shared.is_circuit_open(&name) => {
@@ -292,7 +294,7 @@ impl Deployment {
                 }
                 _ => shared.take_over(&handler, next).await?,
             };
-            Ok(Deployed { comparison, ..deployed })
+            Ok(Deployed { comparison, ended, ..deployed })
         })
         .await
     }
@@ -308,7 +310,7 @@ impl Deployment {
                 && let Some(tried) = shared.end_trial(&name).await
             {
                 info!(handler = %name, version = short_digest(&tried.digest), "the version that was tried is rolled back by hand");
-                return Ok(Deployed { before: tried.digest, ..Deployed::unchanged(record.current) });
+                return Ok(Deployed { ended: Some(tried), ..Deployed::unchanged(record.current) });
             }
             let version = record
                 .roll_back(asked.as_deref(), shared.clock.now())
@@ -316,8 +318,8 @@ impl Deployment {
             check_pin(&handler.config, &version.digest)?;
             shared.note_tried(&name, &mut record);
             if handler.component.digest() == version.digest {
-                shared.end_trial(&name).await;
-                return Ok(Deployed::unchanged(version));
+                let ended = shared.end_trial(&name).await;
+                return Ok(Deployed { ended, ..Deployed::unchanged(version) });
             }
             let config = shared.config();
             let workshop = shared.workshop(&config);
@@ -483,7 +485,7 @@ impl Shared {
         let current = next.record.current.clone();
         info!(handler = %name, from = short_digest(&before), to = short_digest(&current.digest), "another version takes over");
         self.switch(next);
-        Ok(Deployed { current, before, wants, tried: None, comparison: None })
+        Ok(Deployed { current, before, wants, tried: None, comparison: None, ended: None })
     }
 
     /// Lets `next` have a share of the events first.
@@ -492,7 +494,7 @@ impl Shared {
         let name = next.handler.config.name.clone();
         self.try_out(next, canary);
         let current = self.slots().get(&name).map_or_else(|| tried.clone(), |slot| slot.record.current.clone());
-        Deployed { before: current.digest.clone(), current, wants, tried: Some(tried), comparison: None }
+        Deployed { before: current.digest.clone(), current, wants, tried: Some(tried), comparison: None, ended: None }
     }
 
     /// Writes down what is to run, if that is not written yet.
@@ -517,14 +519,15 @@ impl Shared {
         if let Some(Slot { work, .. }) = slots.get(&name) {
             work.drain();
         }
+        let digest = next.handler.component.digest().to_owned();
         let work = Work::start(self, next.handler.clone().into());
         let predecessor = slots.insert(name.clone(), Slot::of(next, work));
         drop(slots);
         if let Some(Slot { work, tried, .. }) = predecessor {
             self.finish(work);
-            if let Some(Tried { version, .. }) = tried {
+            if let Some(Tried { version, .. }) = tried.filter(|tried| tried.version.digest != digest) {
                 let version = short_digest(&version.digest);
-                debug!(handler = %name, version, "the trial of this version has ended");
+                warn!(handler = %name, version, "the trial of this version has ended, because the handler has changed");
             }
         }
     }

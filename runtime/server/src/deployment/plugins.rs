@@ -42,9 +42,9 @@ pub struct Folder {
 #[derive(Debug, Default)]
 pub struct Found {
     /// Plugins that are new, or others than before, with their bytes.
-    pub(super) changed: Vec<(Plugin, Bytes)>,
+    pub(crate) changed: Vec<(Plugin, Bytes)>,
     /// Files that are there and cannot be used, and why not.
-    pub(super) wrong: Vec<(PathBuf, String)>,
+    pub(crate) wrong: Vec<(PathBuf, String)>,
     /// Files that are not there any more.
     pub(super) gone: Vec<PathBuf>,
 }
@@ -53,7 +53,7 @@ pub struct Found {
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// It cannot be read.
-    #[error("cannot read the folder of plugins {}: {error}\nmake it, or change `[plugins] dir`", .path.display())]
+    #[error("cannot read the folder of plugins `{}`: {error}\nmake it, or change `[plugins] dir`", .path.display())]
     Read {
         /// The folder.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum FolderError {
     },
     /// Others could put a component there.
     #[error(
-        "the folder of plugins {} can be written to by others than its owner, who could run their code here\n\
+        "the folder of plugins `{}` can be written to by others than its owner, who could run their code here\n\
          run: chmod go-w {}", .path.display(), .path.display()
     )]
     Open {
@@ -71,7 +71,7 @@ pub enum FolderError {
     },
     /// It belongs to somebody else.
     #[error(
-        "the folder of plugins {} belongs to another user (id {owner}), who could run code here\n\
+        "the folder of plugins `{}` belongs to another user (id {owner}), who could run code here\n\
          give it to the user that runs this, or to root", .path.display()
     )]
     Foreign {
@@ -106,6 +106,9 @@ pub(super) struct Plugins {
 impl Plugins {
     /// Notes what is wrong with a file, and tells the log.
     pub(super) fn refuse(&mut self, path: &Path, why: String) {
+        let why = why.strip_prefix("error: ").map_or(why.clone(), str::to_owned);
+        let shown = path.display().to_string();
+        let why = if why.contains(&shown) { why } else { format!("{shown}: {why}") };
         error!("a plugin is refused:\n{why}");
         self.wrong.insert(path.to_owned(), why);
     }
@@ -318,8 +321,10 @@ mod tests {
     /// Whatever was written, was written long ago.
     fn look(folder: &mut Folder) -> Result<Found, FolderError> {
         for file in fs::read_dir(&folder.path).into_iter().flatten() {
-            let long_ago = SystemTime::now() - 2 * QUIET;
-            let _ = fs::File::open(file.unwrap().path()).and_then(|file| file.set_modified(long_ago));
+            let Ok(file) = fs::File::open(file.unwrap().path()) else { continue };
+            if is_young(&file.metadata().unwrap()) {
+                file.set_modified(SystemTime::now() - 2 * QUIET).unwrap();
+            }
         }
         folder.look(|_| false)
     }
@@ -382,7 +387,7 @@ mod tests {
         let said: Vec<_> = found.wrong.iter().map(|(_, why)| why.as_str()).collect();
         assert_eq!(said.len(), 4, "{said:?}");
         assert!(said[0].contains("rename the file") && said[1].contains("max-component-size"), "{said:?}");
-        assert!(said[2].contains("chmod go-w") && said[3].contains("zip"), "{said:?}");
+        assert!(said[2].contains("chmod go-w") && said[3].contains("zip archive"), "{said:?}");
         assert!(look(&mut folder).unwrap().is_empty());
     }
 

@@ -158,7 +158,12 @@ impl Workshop<'_> {
     /// Loads what was chosen.
     pub(super) async fn prepare(self, handler: &HandlerConfig, choice: Choice) -> Result<Prepared, PrepareError> {
         let Choice { bytes, record, is_new } = choice;
-        let loaded = registry::load_version(self.host, handler, self.config, bytes.clone()).await?;
+        let place = match (is_new, record.current.origin) {
+            (true, Origin::Source) => handler.component.to_string(),
+            (true, Origin::Deploy) => "the component that was sent".to_owned(),
+            (false, _) => format!("its version {}", short_digest(&record.current.digest)),
+        };
+        let loaded = registry::load_version(self.host, handler, self.config, (bytes.clone(), place)).await?;
         Ok(Prepared { handler: Arc::new(loaded), record, new: is_new.then_some(bytes) })
     }
 

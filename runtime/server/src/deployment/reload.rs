@@ -13,7 +13,7 @@ use super::plugins::Found;
 use super::prepare::{Choice, PrepareError};
 use super::record::Origin;
 use super::{DeployError, Deployment, Prepared, REMOVED, Shared, Slot};
-use crate::cli::text::one_line;
+use crate::cli::text::{one_line, short_digest};
 use crate::config::{self, CanaryOptions, Color, Config, ConfigValue, HandlerConfig};
 use crate::{engine, registry};
 
@@ -62,7 +62,7 @@ impl ApplyError {
 }
 
 /// Where the bytes of a handler's component are from.
-enum From {
+enum TakenFrom {
     /// Its source, unless somebody has chosen another version.
     Source,
     /// Its source, which was just read.
@@ -109,7 +109,9 @@ impl Deployment {
         let taken = self.uninterrupted(async move |shared| Ok(shared.take(found).await)).await;
         match taken {
             Ok(Ok(applied)) => {
-                applied.tell("the folder of plugins");
+                if applied != Applied::default() {
+                    applied.tell("the folder of plugins");
+                }
                 return true;
             }
             Ok(Err(error)) => error!(%error, "what has changed in the folder of plugins is not applied"),
@@ -145,7 +147,7 @@ impl Shared {
         let (mut plans, mut handlers, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (handler, plugin) in plugins.handlers(&written) {
             // What plugins are is looked at in their folder alone.
-            let from = if plugin.is_some() { From::Record } else { From::Source };
+            let from = if plugin.is_some() { TakenFrom::Record } else { TakenFrom::Source };
             match (self.plan(&handler, &written, look, from).await, plugin) {
                 (Ok(plan), _) => {
                     plans.extend(plan);
@@ -182,7 +184,7 @@ impl Shared {
         let mut plans = Vec::new();
         for (plugin, bytes) in found.changed {
             let planned = match written.plugin(&plugin) {
-                Ok(handler) => match self.plan(&handler, &written, Look::Everywhere, From::Given(bytes)).await {
+                Ok(handler) => match self.plan(&handler, &written, Look::Everywhere, TakenFrom::Given(bytes)).await {
                     Ok(plan) => Ok((handler, plan)),
                     Err(error) => Err(error.to_string()),
                 },
@@ -231,7 +233,13 @@ impl Shared {
         }
         for plan in plans {
             match plan {
-                Plan::Switch(next) => self.switch(next),
+                Plan::Switch(next) => {
+                    let name = &next.handler.config.name;
+                    if applied.changed.contains(name) {
+                        info!(handler = %name, to = short_digest(next.handler.component.digest()), "another version takes over");
+                    }
+                    self.switch(next);
+                }
                 Plan::Try { current, next, canary } => {
                     if let Some(current) = current {
                         self.switch(current);
@@ -252,17 +260,17 @@ impl Shared {
         handler: &HandlerConfig,
         config: &Config,
         look: Look,
-        from: From,
+        from: TakenFrom,
     ) -> Result<Option<Plan>, PrepareError> {
         if look == Look::WhereChanged && self.is_configured_alike(handler) {
             return Ok(None);
         }
         let workshop = self.workshop(config);
-        let is_looked_at = !matches!(from, From::Record);
+        let is_looked_at = !matches!(from, TakenFrom::Record);
         let choice = match from {
-            From::Source => workshop.choose(handler, None).await?,
-            From::Given(bytes) => workshop.choose(handler, Some(bytes)).await?,
-            From::Record => match workshop.recorded(handler).await? {
+            TakenFrom::Source => workshop.choose(handler, None).await?,
+            TakenFrom::Given(bytes) => workshop.choose(handler, Some(bytes)).await?,
+            TakenFrom::Record => match workshop.recorded(handler).await? {
                 Some(choice) => choice,
                 // It has never run: it is found in its folder.
                 None => return Ok(None),
@@ -307,7 +315,7 @@ impl Shared {
         let is_over = is_looked_at
             && slot.tried.as_ref().is_some_and(|tried| tried.version.origin == Origin::Source)
             && !is_tried;
-        let runs = slot.handler.component.digest() == wanted && slot.record == choice.record && !is_over;
+        let runs = slot.handler.component.digest() == wanted && slot.record.source == choice.record.source && !is_over;
         (runs || is_tried) && without_places(&slot.handler.config) == without_places(handler)
     }
 
@@ -343,15 +351,13 @@ impl Applied {
     /// Tells the log.
     pub fn tell(&self, what: &str) {
         let list = |names: &[HandlerName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        if self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty() {
+        let lists = [("added", &self.added), ("changed", &self.changed), ("removed", &self.removed)];
+        let lists = lists.iter().filter(|(_, names)| !names.is_empty());
+        let lists: Vec<_> = lists.map(|(what, names)| format!("{what} {}", list(names))).collect();
+        if lists.is_empty() {
             info!("{what} was read again: no handler has changed");
         } else {
-            info!(
-                added = list(&self.added),
-                changed = list(&self.changed),
-                removed = list(&self.removed),
-                "the configuration was read again"
-            );
+            info!("{what} was read again: {}", lists.join("; "));
         }
         for setting in &self.restart {
             warn!("{} has changed, and needs a restart to take effect", one_line(setting));
@@ -361,29 +367,28 @@ impl Applied {
 
 /// Settings that are read when the process starts, and are others now.
 fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
-    let host = |name, differs| (name, differs);
     let (a, b, q, r) = (&old.host, &new.host, &old.queue, &new.queue);
     let settings = [
-        host("`[runtime] data-dir`", old.data_dir != new.data_dir),
-        host("`[runtime] memory`", a.memory != b.memory),
-        host("`[runtime] stack`", a.stack != b.stack),
-        host("`[runtime] max-component-size`", a.max_component_size != b.max_component_size),
-        host("`[runtime] compile-time`", a.compile_time != b.compile_time),
-        host("`[runtime] compile-memory`", a.compile_memory != b.compile_memory),
-        host("`[runtime] max-instances`", a.max_instances != b.max_instances),
-        host("`[runtime] code-cache`", a.code_cache != b.code_cache),
-        host("`[runtime] code-cache-size`", a.code_cache_size != b.code_cache_size),
-        host("`[http] listen`", old.listen != new.listen),
-        host("`[http-client] ca-file`", old.ca_file != new.ca_file),
-        host("`[queue] engine`", q.engine != r.engine),
-        host("`[queue] durability`", q.durability != r.durability),
-        host("`[queue] max-event-size`", q.max_event_size != r.max_event_size),
-        host("`[queue] idempotency-window`", q.idempotency_window != r.idempotency_window),
-        host("`[queue] disk-reserve`", q.disk_reserve != r.disk_reserve),
-        host("`[queue] write-buffer`", q.write_buffer != r.write_buffer),
-        host("`[queue] cache`", q.cache != r.cache),
-        host("`[log] retention`", old.log_retention != new.log_retention),
-        host("`[plugins] dir`", old.plugins.dir != new.plugins.dir),
+        ("`[runtime] data-dir`", old.data_dir != new.data_dir),
+        ("`[runtime] memory`", a.memory != b.memory),
+        ("`[runtime] stack`", a.stack != b.stack),
+        ("`[runtime] max-component-size`", a.max_component_size != b.max_component_size),
+        ("`[runtime] compile-time`", a.compile_time != b.compile_time),
+        ("`[runtime] compile-memory`", a.compile_memory != b.compile_memory),
+        ("`[runtime] max-instances`", a.max_instances != b.max_instances),
+        ("`[runtime] code-cache`", a.code_cache != b.code_cache),
+        ("`[runtime] code-cache-size`", a.code_cache_size != b.code_cache_size),
+        ("`[http] listen`", old.listen != new.listen),
+        ("`[http-client] ca-file`", old.ca_file != new.ca_file),
+        ("`[queue] engine`", q.engine != r.engine),
+        ("`[queue] durability`", q.durability != r.durability),
+        ("`[queue] max-event-size`", q.max_event_size != r.max_event_size),
+        ("`[queue] idempotency-window`", q.idempotency_window != r.idempotency_window),
+        ("`[queue] disk-reserve`", q.disk_reserve != r.disk_reserve),
+        ("`[queue] write-buffer`", q.write_buffer != r.write_buffer),
+        ("`[queue] cache`", q.cache != r.cache),
+        ("`[log] retention`", old.log_retention != new.log_retention),
+        ("`[plugins] dir`", old.plugins.dir != new.plugins.dir),
     ];
     settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
 }

@@ -12,7 +12,7 @@ use tracing::{error, warn};
 use super::plugins::{Folder, Found, Plugins};
 use super::prepare::{PrepareError, Prepared, Workshop};
 use super::versions::Versions;
-use crate::cli::text::one_line;
+use crate::cli::text::short_digest;
 use crate::config::{CanaryOptions, Config, HandlerConfig};
 
 /// Every handler of a deployment, ready to begin.
@@ -27,6 +27,8 @@ pub struct Start {
     pub prepared: Vec<Prepared>,
     /// Versions that are new, and are tried beside them.
     pub(super) tried: Vec<(Prepared, CanaryOptions)>,
+    /// What is wrong with handlers that go on with the version before.
+    pub(super) complaints: Vec<String>,
 }
 
 impl Start {
@@ -53,7 +55,8 @@ impl Start {
             plugins.known.insert(plugin.name.clone(), plugin);
         }
         let workshop = Workshop { host, versions, config: &written, now: SystemClock::new().now(), is_start: true };
-        let (mut prepared, mut tried, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut prepared, mut tried) = (Vec::new(), Vec::new());
+        let (mut errors, mut complaints) = (Vec::new(), Vec::new());
         for (handler, plugin) in plugins.handlers(&written) {
             let loaded = load(workshop, &handler, given.remove(&handler.name)).await;
             match (loaded, plugin) {
@@ -69,8 +72,15 @@ impl Start {
                     let before = before(workshop, &handler).await;
                     match plugin {
                         Some(plugin) => plugins.refuse(&plugin.path, error.to_string()),
-                        None if before.is_some() => error!("{}", one_line(&error.to_string())),
+                        None if before.is_some() => {
+                            error!("{error}");
+                            complaints.push(error.to_string());
+                        }
                         None => errors.push(error.to_string()),
+                    }
+                    if let Some(before) = &before {
+                        let digest = short_digest(&before.record.current.digest);
+                        warn!(handler = %handler.name, digest, "going on with the version before");
                     }
                     prepared.extend(before);
                 }
@@ -87,7 +97,7 @@ impl Start {
         }
         let handlers = prepared.iter().map(|prepared| prepared.handler.config.clone()).collect();
         let config = written.with(handlers);
-        Ok(Self { written, config, plugins, prepared, tried })
+        Ok(Self { written, config, plugins, prepared, tried, complaints })
     }
 }
 
@@ -109,7 +119,5 @@ async fn beside(workshop: Workshop<'_>, handler: &HandlerConfig, next: &Prepared
 /// The version that was current before a file was put in its place that does not load.
 async fn before(workshop: Workshop<'_>, handler: &HandlerConfig) -> Option<Prepared> {
     let choice = workshop.recorded(handler).await.ok()??;
-    let prepared = workshop.prepare(handler, choice).await.ok()?;
-    warn!(handler = %handler.name, digest = prepared.record.current.digest, "going on with the version before");
-    Some(prepared)
+    workshop.prepare(handler, choice).await.ok()
 }

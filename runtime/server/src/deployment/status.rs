@@ -1,10 +1,12 @@
 //! What people are shown of a deployment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use gristmill_core::{HandlerName, Timestamp};
+use gristmill_core::{Clock as _, HandlerName, SystemClock, Timestamp};
+
+use tracing::info;
 
 use super::Deployment;
 use super::record::Kept;
@@ -22,6 +24,14 @@ pub struct Reloads {
     pub error: Option<(Timestamp, String)>,
     /// Settings that are written, and hold after a restart only.
     pub restart: Vec<String>,
+}
+
+impl Reloads {
+    /// As the process begins, with what is wrong then.
+    pub(super) fn at_start(complaints: &[String]) -> Self {
+        let error = (!complaints.is_empty()).then(|| (SystemClock::new().now(), complaints.join("\n")));
+        Self { error, ..Self::default() }
+    }
 }
 
 /// A version that was tried, and had to go.
@@ -87,6 +97,16 @@ impl Deployment {
             circuit: slot.work.breaker().open(),
         });
         status.collect()
+    }
+
+    /// The folder of plugins is refused as a whole, or is fine again.
+    pub fn note_folder(&self, folder: &Path, error: Option<String>) {
+        let mut plugins = self.shared.plugins();
+        match error {
+            Some(error) => drop(plugins.wrong.insert(folder.to_owned(), error)),
+            None if plugins.wrong.remove(folder).is_some() => info!("the folder of plugins is looked at again"),
+            None => {}
+        }
     }
 
     /// Files in the folder of plugins that are not loaded, and why not. What they were before may be at work.

@@ -254,7 +254,7 @@ impl Recent {
     }
 
     fn describe(&self, last: &Outcome) -> String {
-        let reason = last.reason().map(one_line).unwrap_or_default();
+        let reason = last.reason().and_then(|reason| reason.lines().next()).map(one_line).unwrap_or_default();
         // The reason of a pause is for one line of a screen.
         let reason: String = reason.chars().take(200).collect();
         let all = self.outcomes.len();
@@ -309,7 +309,7 @@ mod tests {
             assert_eq!(breaker.step(), Step::Claim, "{outcome:?}");
         }
         breaker.note((&entry(1), 0), &trap(), now);
-        let reason = "circuit breaker: 3 of the last 4 deliveries failed, the last one: trap: unreachable\\n";
+        let reason = "circuit breaker: 3 of the last 4 deliveries failed, the last one: trap: unreachable";
         assert_eq!(breaker.step(), Step::Pause(reason.to_owned()));
         breaker.paused();
         assert_eq!(breaker.step(), Step::Probe(reason.to_owned(), now + OPTIONS.probe));

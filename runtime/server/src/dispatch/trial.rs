@@ -84,7 +84,7 @@ impl Trial {
         inner.handled += 1;
         if failed {
             inner.failed += 1;
-            let reason = outcome.reason().map(one_line).unwrap_or_default();
+            let reason = outcome.reason().and_then(|reason| reason.lines().next()).map(one_line).unwrap_or_default();
             inner.last_failure = Some(format!("{}: {}", outcome.kind(), reason.chars().take(200).collect::<String>()));
             if inner.shunned.len() < MAX_SHUNNED {
                 inner.shunned.insert(self.hash(delivery));

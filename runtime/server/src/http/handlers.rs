@@ -166,6 +166,7 @@ fn shown(handler: HandlerName, deployed: crate::deployment::Deployed) -> Deploye
         wants: deployed.wants,
         canary: deployed.tried.map(version),
         shadow: deployed.comparison,
+        ended: deployed.ended.map(version),
     }
 }
 

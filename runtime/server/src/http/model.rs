@@ -334,6 +334,8 @@ pub struct Deployed {
     pub canary: Option<Version>,
     /// How the new version compares with the one before over stored events; `null`: nobody asked.
     pub shadow: Option<Comparison>,
+    /// A version that had a share of the deliveries, and has it no more; `null`: there was none.
+    pub ended: Option<Version>,
 }
 
 /// A runtime at a glance.
