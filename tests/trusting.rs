@@ -237,3 +237,58 @@ fn a_person_closes_a_circuit_and_pauses_a_queue() {
     let metrics = running.page("/metrics");
     assert!(metrics.contains("gristmill_config_reloads_total{result=\"refused\"} 0"), "{metrics}");
 }
+
+/// Handlers of a file beside the deployment, which is the acker, and whose next version is tried.
+fn own_file(canary: &str) -> Deployment {
+    let keys = format!("grant = {{ emit = [\"test.*\"] }}\ncanary = {{ {canary} }}\n");
+    let handler = handler("tried", ACKER, ALL, &keys);
+    let own = handler.lines().map(|line| if line.starts_with("component") { "component = \"own.wasm\"" } else { line });
+    let deployment = Deployment::new(&[own.collect::<Vec<_>>().join("\n")]);
+    std::fs::write(deployment.path().join("own.wasm"), gristmill_test_guests::bytes(ACKER)).unwrap();
+    deployment
+}
+
+#[test]
+fn what_a_source_delivers_is_tried_too_over_a_restart_and_once() {
+    let deployment = own_file("share = 1.0, for = \"1h\", max-failure-rate = 0.0");
+    let (old, new) = (digest(&gristmill_test_guests::bytes(ACKER)), digest(&version(ACTOR, 1)));
+    let is_tried = |running: &Running| {
+        let status = status(running, "tried");
+        (status["canary"]["version"]["digest"] == new.as_str()).then_some(())
+    };
+    let running = deployment.start();
+    std::fs::write(deployment.path().join("own.wasm"), version(ACTOR, 1)).unwrap();
+    running.signal("HUP");
+    running.until("it is tried", is_tried);
+    assert_eq!(running.versions("tried"), std::slice::from_ref(&old));
+    running.stop();
+
+    // Another process tries it as well, beside the version that was current.
+    let running = deployment.start();
+    running.until("it is tried again", is_tried);
+    running.publish(&event("1", "test.trap", json!(1)));
+    running.until("it is rolled back", |running| (!status(running, "tried")["rolled_back"].is_null()).then_some(()));
+    assert_eq!(versions(&done(&running, "tried", 1)[0]), [&*new, &*old]);
+    running.signal("HUP");
+    running.await_log("the configuration was read again: no handler has changed");
+    assert!(status(&running, "tried")["canary"].is_null());
+    running.stop();
+    let running = deployment.start();
+    assert_eq!(running.versions("tried"), [old], "what its source has was tried, and had its chance");
+    assert!(status(&running, "tried")["canary"].is_null());
+}
+
+#[test]
+fn a_handler_whose_file_is_gone_goes_on_and_says_so() {
+    let deployment = own_file("share = 0.5");
+    let running = deployment.start();
+    let before = running.versions("tried");
+    running.stop();
+    std::fs::remove_file(deployment.path().join("own.wasm")).unwrap();
+    let running = deployment.start();
+    assert_eq!(running.versions("tried"), before);
+    running.publish(&event("1", "test.ack", json!(1)));
+    done(&running, "tried", 1);
+    let shown = running.client(&["status"]);
+    assert!(shown.status.code() == Some(1) && text(&shown.stderr).contains("own.wasm"), "{}", text(&shown.stderr));
+}
