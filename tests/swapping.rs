@@ -137,10 +137,18 @@ fn swaps_under_load_lose_nothing_and_nobody_notices() {
     handled_once(&running, published);
     let (with, after) = (Sample::of(&running, &swapped), resident_at_rest(&running));
 
+    // The store has grown with the events, and the pool has places warm for versions that it had not: from now on, swaps
+    // leave nothing behind.
+    let load = Load::start(&running.url, "again", 1_000);
+    swap(&running, PHASE / u32::from(SWAPS));
+    published += load.stop().events;
+    handled_once(&running, published);
+    let again = resident_at_rest(&running);
+
     println!(
         "handled at most {capacity} events/s, offered {rate}; reached {} without swaps, {} with {SWAPS} swaps, the slowest \
          of which took {slowest:?}\np99 {:.1} ms without, {:.1} ms with, ratio {:.2}\nmemory {before:?} KiB before, \
-         {after:?} KiB after",
+         {after:?} KiB after, {again:?} KiB after as many swaps more",
         quiet.rate(),
         swapped.rate(),
         without.p99,
@@ -151,8 +159,9 @@ fn swaps_under_load_lose_nothing_and_nobody_notices() {
     assert_eq!(without.versions.len(), 1);
     assert!(with.versions.len() > 10, "events came in while versions changed: {:?}", with.versions);
     assert!(with.p99 <= 2.0 * without.p99 + 250.0, "{} ms instead of {} ms", with.p99, without.p99);
-    if let (Some(before), Some(after)) = (before, after) {
-        assert!(after <= before * 5 / 4, "{after} KiB instead of {before} KiB");
+    if let (Some(before), Some(after), Some(again)) = (before, after, again) {
+        assert!(after <= before * 3 / 2, "{after} KiB instead of {before} KiB");
+        assert!(again <= after * 11 / 10, "{again} KiB instead of {after} KiB");
     }
 }
 
