@@ -100,8 +100,7 @@ impl Deployment {
         }
     }
 
-    /// Takes what has changed in the folder of plugins.
-    /// Whether that was done; else it is to be found again.
+    /// Takes what has changed in the folder of plugins. Whether that was done; else it is to be found again.
     pub async fn take_plugins(&self, found: Found) -> bool {
         if found.is_empty() {
             return true;
@@ -149,6 +148,8 @@ impl Shared {
             // What plugins are is looked at in their folder alone.
             let from = if plugin.is_some() { TakenFrom::Record } else { TakenFrom::Source };
             match (self.plan(&handler, &written, look, from).await, plugin) {
+                // It has never run, and is found in its folder: nothing would handle its events yet.
+                (Ok(None), Some(_)) if self.slot(&handler.name).is_err() => {}
                 (Ok(plan), _) => {
                     plans.extend(plan);
                     handlers.push(handler);
@@ -262,7 +263,8 @@ impl Shared {
         look: Look,
         from: TakenFrom,
     ) -> Result<Option<Plan>, PrepareError> {
-        if look == Look::WhereChanged && self.is_configured_alike(handler) {
+        let is_configured = |slot: &Slot| is_alike(&slot.handler.config, handler);
+        if look == Look::WhereChanged && self.slots().get(&handler.name).is_some_and(is_configured) {
             return Ok(None);
         }
         let workshop = self.workshop(config);
@@ -288,7 +290,7 @@ impl Shared {
         if self.is_circuit_open(&handler.name) {
             return Ok(Some(Plan::Switch(next)));
         }
-        if without_places(&current.config) == without_places(handler) {
+        if is_alike(&current.config, handler) {
             return Ok(Some(Plan::Try { current: None, next, canary }));
         }
         // The current version goes on under the new configuration, if it can.
@@ -316,12 +318,7 @@ impl Shared {
             && slot.tried.as_ref().is_some_and(|tried| tried.version.origin == Origin::Source)
             && !is_tried;
         let runs = slot.handler.component.digest() == wanted && slot.record.source == choice.record.source && !is_over;
-        (runs || is_tried) && without_places(&slot.handler.config) == without_places(handler)
-    }
-
-    fn is_configured_alike(&self, handler: &HandlerConfig) -> bool {
-        let slots = self.slots();
-        slots.get(&handler.name).is_some_and(|slot| without_places(&slot.handler.config) == without_places(handler))
+        (runs || is_tried) && is_alike(&slot.handler.config, handler)
     }
 
     async fn remove(&self, name: &HandlerName) {
@@ -402,6 +399,10 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) {
     new.queue = old.queue;
     new.log_retention = old.log_retention;
     new.plugins.dir.clone_from(&old.plugins.dir);
+}
+
+fn is_alike(one: &HandlerConfig, other: &HandlerConfig) -> bool {
+    without_places(one) == without_places(other)
 }
 
 /// A handler's configuration, wherever in the file its secrets are written.
